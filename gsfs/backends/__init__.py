@@ -1,0 +1,1 @@
+"""Locations: one contract, one implementation for each provider, wrappers around any of them."""
