@@ -16,7 +16,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """Bytes to upload: ``size_bytes`` of the file at ``path`` from ``offset``. Read afresh by each attempt."""
+    """Bytes to upload: ``size_bytes`` of the file at ``path`` from ``offset``; each attempt reads afresh."""
 
     path: Path
     size_bytes: int
@@ -105,8 +105,9 @@ class Backend(Protocol):
     def list_page(self, prefix: str, start_after: str = "", limit: int = 1000) -> Sequence[ObjectInfo]:
         """At most ``limit`` objects whose key begins with ``prefix`` and comes after ``start_after``.
 
-        The order is the provider's own but total and stable; an empty answer means the end. (Keys of one
-        listing are compared with ``start_after`` in the provider's order.)
+        Fewer than ``limit`` only at the end, so that a short page saves the request that would prove it.
+        The order is the provider's own but total and stable. (Keys of one listing are compared with
+        ``start_after`` in the provider's order.)
         """
 
     def copy(self, source_key: str, key: str) -> ObjectInfo:
@@ -121,7 +122,8 @@ class Backend(Protocol):
 
 def list_all(backend: Backend, prefix: str, limit: int = 1000) -> Iterator[ObjectInfo]:
     """Every object under ``prefix``, page by page: one request for each ``limit`` objects."""
-    last = ""
-    while page := backend.list_page(prefix, last, limit):
+    last, page = "", backend.list_page(prefix, "", limit)
+    while page:
         yield from page
         last = page[-1].key
+        page = backend.list_page(prefix, last, limit) if len(page) >= limit else ()
