@@ -1,0 +1,160 @@
+"""The bound of the adaptive policy. Owns one region's account against the clairvoyant optimum; knows no histogram.
+
+The clairvoyant optimum of an interval is known when the interval ends: min(gap * sigma, N). So the account can tell,
+at every moment, how much the TTLs chosen from the histogram have cost more than the safe rule would have, and how
+much more those still open can cost at worst. A TTL is *admitted* only while the two together stay within
+``SPARE`` of the optimum so far. Otherwise the safe rule chooses: T_even * x with x of density e^x/(e-1) on [0, 1]
+(Karlin, Manasse, McGeoch, Owicki 1994), whose expected cost is e/(e-1) of the optimum for *every* sequence of reads.
+Together: expected cost <= (e/(e-1) + SPARE) * optimum = 2 * optimum. The argument is written out in docs/policies.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+SAFE_RATIO = math.e / (math.e - 1)
+"""1.582: expected cost of the safe rule over the optimum."""
+BOUND = 2.0
+SPARE = BOUND - SAFE_RATIO
+
+MAX_SLOTS = 4096
+"""An interval whose T_even ends later than so many slots from now is settled early (as lapsed)."""
+
+GOLDEN = (math.sqrt(5) - 1) / 2
+"""Multiples of it, modulo 1, are spread more evenly than random numbers: averages settle sooner."""
+
+
+def loss_at_worst(miss_usd: float, hold_usd: float) -> float:
+    """The most that one interval can cost above SAFE_RATIO times its optimum, when held for ``hold_usd``.
+
+    Either the next read comes just after the TTL (optimum: the hold; cost: the hold and a transfer), or it does
+    not come before T_even (the transfer that opened the interval has set aside (SAFE_RATIO - 1) N for the hold).
+    """
+    just_after = miss_usd + hold_usd - SAFE_RATIO * hold_usd
+    never = hold_usd - (SAFE_RATIO - 1) * miss_usd
+    return just_after if just_after > never else never
+
+
+@dataclass(frozen=True, slots=True)
+class Stake:
+    """What one open interval means to the account; made again from the trail when the interval ends."""
+
+    miss_usd: float
+    hold_usd_per_s: float
+    ttl_s: float
+    admitted: bool
+    """Chosen freely; otherwise by the safe rule, which needs no reserve."""
+
+    @property
+    def hold_usd(self) -> float:
+        return self.ttl_s * self.hold_usd_per_s
+
+
+@dataclass(slots=True)
+class Slot:
+    """Sums over open intervals whose T_even ends in the same slot."""
+
+    spent_usd: float = 0.0
+    """Storage that they will have cost if they lapse. This one is of all intervals, the rest of admitted ones."""
+    worst_usd: float = 0.0
+    """``loss_at_worst``: what they lose if the next reads come just after their TTLs."""
+    lapse_usd: float = 0.0
+    """What they will have cost above the safe ratio if they lapse."""
+    hold_usd_per_s: float = 0.0
+
+    def reserve_usd(self, left_s: float) -> float:
+        """The most they can still lose with ``left_s`` until they lapse.
+
+        A replica that was dropped loses the less, the later it is missed: the optimum, too, would have had to hold
+        it until then. For a read ``left_s`` before T_even the loss is what a lapse loses plus SAFE_RATIO * left *
+        sigma. (Both bounds hold for the sums because they hold for each interval.)
+        """
+        later = self.lapse_usd + SAFE_RATIO * left_s * self.hold_usd_per_s
+        return max(0.0, self.worst_usd if self.worst_usd < later else later)
+
+
+@dataclass(slots=True)
+class CreditAccount:
+    """Sums in USD since the region was first read; bounded: at most MAX_SLOTS slots."""
+
+    slot_s: float
+    slot: int = 0
+    optimum_usd: float = 0.0
+    spent_usd: float = 0.0
+    """Transfers and storage of intervals that have ended."""
+    loss_usd: float = 0.0
+    """Ended admitted intervals: cost above SAFE_RATIO times their optimum; negative is a gain."""
+    reserved_usd: float = 0.0
+    """Open admitted intervals: the sum of ``Slot.reserve_usd``, as of the beginning of the current slot."""
+    draws: int = 0
+    """How often the safe rule chose; the seed of its next draw."""
+    slots: dict[int, Slot] = field(default_factory=dict)
+
+    def admits(self, loss_usd: float) -> bool:
+        """Whether one more interval that may lose ``loss_usd`` keeps the bound."""
+        return self.loss_usd + self.reserved_usd + loss_usd <= SPARE * self.optimum_usd
+
+    def within_bound(self) -> bool:
+        """Whether the ended intervals, as they fell out, are within BOUND of the optimum."""
+        return self.spent_usd <= BOUND * self.optimum_usd
+
+    def draw(self) -> float:
+        """The next threshold of the safe rule, as a share of T_even."""
+        self.draws += 1
+        return math.log1p((self.draws * GOLDEN % 1.0) * (math.e - 1))
+
+    def fetched(self, miss_usd: float) -> None:
+        """A transfer that the optimum pays as well: a first read, or one past T_even."""
+        self.optimum_usd += miss_usd
+        self.spent_usd += miss_usd
+
+    def opened(self, lapses_s: float, stake: Stake) -> int:
+        """An interval began that lapses at ``lapses_s`` (T_even later). Returns its slot, to close it with."""
+        index = min(int(lapses_s / self.slot_s) + 1, self.slot + MAX_SLOTS)
+        slot = self.slots.get(index)
+        if slot is None:
+            slot = self.slots[index] = Slot()
+        self._change(index, slot, stake, 1.0)
+        return index
+
+    def closed(self, index: int, stake: Stake, gap_s: float) -> None:
+        """The interval ended in a read after ``gap_s``. If it had lapsed before, only the new transfer counts."""
+        slot = self.slots.get(index)
+        if slot is None:
+            self.fetched(stake.miss_usd)
+            return
+        wanted = gap_s * stake.hold_usd_per_s
+        optimum = wanted if wanted < stake.miss_usd else stake.miss_usd
+        spent = wanted if gap_s <= stake.ttl_s else stake.hold_usd + stake.miss_usd
+        self.optimum_usd += optimum
+        self.spent_usd += spent
+        self._change(index, slot, stake, -1.0)
+        if stake.admitted:
+            self.loss_usd += spent - SAFE_RATIO * optimum
+
+    def _change(self, index: int, slot: Slot, stake: Stake, sign: float) -> None:
+        hold = stake.hold_usd
+        slot.spent_usd += sign * hold
+        if stake.admitted:
+            left_s = (index - self.slot) * self.slot_s
+            before = slot.reserve_usd(left_s)
+            slot.worst_usd += sign * loss_at_worst(stake.miss_usd, hold)
+            slot.lapse_usd += sign * (hold - (SAFE_RATIO - 1) * stake.miss_usd)
+            slot.hold_usd_per_s += sign * stake.hold_usd_per_s
+            self.reserved_usd += slot.reserve_usd(left_s) - before
+
+    def advance(self, now_s: float) -> None:
+        """Settle the slots that the clock has passed (their intervals have lapsed); reserve anew for the others."""
+        self.slot = max(self.slot, int(now_s / self.slot_s))
+        for index in [i for i in self.slots if i <= self.slot]:
+            slot = self.slots.pop(index)
+            self.loss_usd += slot.lapse_usd
+            self.spent_usd += slot.spent_usd
+        self.reserved_usd = sum(s.reserve_usd((i - self.slot) * self.slot_s) for i, s in self.slots.items())
+
+    def to_state(self) -> dict[str, object]:
+        """A JSON-ready value."""
+        sums = (self.optimum_usd, self.spent_usd, self.loss_usd, self.reserved_usd)
+        slots = {i: (s.spent_usd, s.worst_usd, s.lapse_usd, s.hold_usd_per_s) for i, s in self.slots.items()}
+        return {"slot_s": self.slot_s, "slot": self.slot, "sums": sums, "draws": self.draws, "slots": slots}
