@@ -7,8 +7,8 @@ scheduler and five system calls; the stand-in makes the common case one `poll` a
 
 * the lock does not checkpoint when it is free, and giving it back wakes nobody. Who waits for it is woken
   only once a task really suspends while the lock is free (seen through a trio instrument);
-* `wait_readable` polls the descriptor first, and while no other task can run it sleeps in that `poll` for a
-  moment, watching trio's own epoll descriptor beside it, so that a thread's answer or a signal ends it;
+* `wait_readable` polls the descriptor first, and while no other task can run it sleeps in a second `poll` for
+  a moment, watching trio's own epoll descriptor beside it, so that a thread's answer or a signal ends it;
 * when `BUDGET_S` has passed without a pass through the scheduler, a real checkpoint is made: background tasks
   run, deadlines expire and cancellation arrives, whatever the load.
 
@@ -17,6 +17,7 @@ A timer of a background task may thus be late by BUDGET_S + NAP_MS. Everything e
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 import sys
@@ -71,29 +72,35 @@ class _Schedule(trio.abc.Instrument):
 
 
 class _NapPoll:
-    """`poll` on the FUSE descriptor and on trio's epoll. Never sleeps when the latter is out of reach."""
+    """`poll` on the FUSE descriptor, and on trio's epoll beside it. Never sleeps when that is out of reach."""
 
     def __init__(self) -> None:
         self._fuse_fd = -1
-        self._poll = select.poll()
-        self._nap_ms = 0
+        self._look = select.poll()
+        self._nap = select.poll()
+        self._can_nap = False
 
-    def ready(self, fuse_fd: int, may_sleep: bool) -> bool:
-        """Whether a request (or the end of the session) waits. Sleeps NAP_MS at most, and only if it may."""
+    def look(self, fuse_fd: int) -> bool:
+        """Whether a request (or the end of the session) waits. Under load it nearly always does."""
         if fuse_fd != self._fuse_fd:
             self._watch(fuse_fd)
-        for fd, _flags in self._poll.poll(self._nap_ms if may_sleep else 0):
-            if fd == fuse_fd:
-                return True
-        return False
+        return bool(self._look.poll(0))
+
+    def nap(self) -> bool:
+        """Sleep NAP_MS at most until a request or an event of trio's arrives; whether it was a request."""
+        return self._can_nap and any(
+            fd == self._fuse_fd for fd, _flags in self._nap.poll(NAP_MS)
+        )
 
     def _watch(self, fuse_fd: int) -> None:
-        self._poll = select.poll()
-        self._poll.register(fuse_fd, select.POLLIN)
+        self._look = select.poll()
+        self._look.register(fuse_fd, select.POLLIN)
         trio_fd = _trio_epoll_fd()
+        self._can_nap = trio_fd is not None
         if trio_fd is not None:
-            self._poll.register(trio_fd, select.POLLIN)
-        self._nap_ms = 0 if trio_fd is None else NAP_MS
+            self._nap = select.poll()
+            self._nap.register(fuse_fd, select.POLLIN)
+            self._nap.register(trio_fd, select.POLLIN)
         self._fuse_fd = fuse_fd
 
 
@@ -164,7 +171,10 @@ class _Nursery:
         try:
             return await self._manager.__aexit__(exc_type, exc, traceback)
         finally:
-            trio.lowlevel.remove_instrument(self._schedule)
+            with contextlib.suppress(
+                KeyError
+            ):  # trio has dropped an instrument that failed
+                trio.lowlevel.remove_instrument(self._schedule)
 
     def start_soon(self, worker: Any, *args: Any, name: object = None) -> None:
         # A new worker counts as idle only once it has run: until then pyfuse3 would start another one at
@@ -188,7 +198,9 @@ class _Lowlevel:
         if _clock() >= schedule.checkpoint_due:
             await trio.lowlevel.checkpoint()
             schedule.renew_budget()
-        if schedule.napping.ready(fd, may_sleep=not schedule.runnable):
+        if schedule.napping.look(fd):
+            return
+        if not schedule.runnable and schedule.napping.nap():
             return
         await trio.lowlevel.wait_readable(fd)
         schedule.renew_budget()
