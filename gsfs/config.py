@@ -1,0 +1,232 @@
+"""The configuration file: typed, checked once, frozen. Reads TOML and nothing else.
+
+``${VAR}`` in any text value stands for the environment variable, which must be set. The annotated sample is
+``docs/gsfs.sample.toml``; a test parses it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from gsfs.backends.secret import secret_dec_hook
+from gsfs.backends.spec import LocationSpec
+from gsfs.errors import ConfigError
+from gsfs.model import GIB, KIB, MIB, Durability
+
+_UNITS = {"": 1, "B": 1, "KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": 1 << 40, "PIB": 1 << 50,
+          "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15}  # fmt: skip
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+SEGMENT_MIN, SEGMENT_MAX = MIB, 256 * MIB
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file: an unknown key is an error."""
+
+
+class Filesystem(Section):
+    """[filesystem]"""
+
+    name: str
+
+
+class Namespace(Section):
+    """[namespace]"""
+
+    url: str
+    """sqlite:////absolute/path or postgresql://user@host/database"""
+
+
+class Cache(Section):
+    """[cache]"""
+
+    path: str
+    size: str = "10GiB"
+    """Most bytes on the local disk, those waiting for upload included."""
+    min_free: str = "1GiB"
+    """Free space that is left on the disk whatever ``size`` says."""
+
+
+class Mount(Section):
+    """[mount]"""
+
+    region: str = ""
+    """Where this machine is, as in the price table (aws:us-east-1); empty: none of them."""
+    allow_other: bool = True
+    """Other users may use the mount (needs root or user_allow_other in /etc/fuse.conf)."""
+    acl: bool = True
+    """POSIX access control lists."""
+    read_ahead: str = "1MiB"
+    """The kernel's read-ahead for this mount; set when root mounts."""
+    read_deadline_s: float = 60.0
+    """Seconds after which a read of bytes that cannot be had fails with EIO."""
+    drain_timeout_s: float = 300.0
+    """Seconds a stop may take to upload what is waiting; the rest resumes at the next start."""
+
+
+class Transfer(Section):
+    """[transfer]"""
+
+    upload: Literal["auto", "held"] = "auto"
+    """held: upload only on flush and on unmounting."""
+    uploads_per_location: int = 4
+    segment_size: str = "16MiB"
+    seal_idle_s: float = 2.0
+    """A segment nobody has appended to for so long is uploaded."""
+    seal_age_s: float = 30.0
+    """A segment is uploaded when it gets this old, even if it is still being appended to."""
+    full_wait_s: float = 60.0
+    """How long a writer waits for room while nothing moves, before ENOSPC."""
+
+
+class BucketSettings(Section):
+    """[bucket_defaults]: what a virtual bucket made by mkdir gets."""
+
+    home: str
+    durability: Durability = Durability.LOCAL
+    copies: int = 1
+
+
+class Log(Section):
+    """[log]"""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    file: str = ""
+    """Empty: the journal or standard error in the foreground, else ``gsfs.log`` in the cache directory."""
+
+
+class Config(Section):
+    """The whole file."""
+
+    filesystem: Filesystem
+    namespace: Namespace
+    cache: Cache
+    location: tuple[LocationSpec, ...]
+    bucket_defaults: BucketSettings
+    mount: Mount = msgspec.field(default_factory=Mount)
+    transfer: Transfer = msgspec.field(default_factory=Transfer)
+    log: Log = msgspec.field(default_factory=Log)
+    path: str = ""
+    """The file it was read from; set by ``load``."""
+
+    @property
+    def cache_dir(self) -> Path:
+        return Path(self.cache.path)
+
+    @property
+    def cache_bytes(self) -> int:
+        return parse_size(self.cache.size)
+
+    @property
+    def min_free_bytes(self) -> int:
+        return parse_size(self.cache.min_free)
+
+    @property
+    def segment_bytes(self) -> int:
+        return parse_size(self.transfer.segment_size)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``10GiB``, ``500 MB``, ``4096``. Raises ConfigError."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or match[2].upper() not in _UNITS:
+        raise ConfigError(f"{text!r} is not a size; takes a number and a unit, such as 10GiB or 500MB")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def load(path: Path, environment: Mapping[str, str]) -> Config:
+    """Read and check a configuration file. Raises ConfigError, one line that names file, key and what it takes."""
+    try:
+        raw = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    return parse(raw, environment, str(path))
+
+
+def parse(raw: dict[str, Any], environment: Mapping[str, str], source: str) -> Config:
+    """Check values that came from ``source``."""
+    try:
+        values = _substitute(raw, environment, "")
+        if "path" in values:
+            raise ConfigError("unknown key path")
+        config = msgspec.convert({**values, "path": os.path.abspath(source)}, Config, dec_hook=secret_dec_hook)
+        _check(config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {_readable(str(error))}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    return config
+
+
+def _substitute(value: Any, environment: Mapping[str, str], key: str) -> Any:
+    """``${VAR}`` replaced in every text."""
+    if isinstance(value, dict):
+        return {k: _substitute(v, environment, f"{key}.{k}" if key else k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_substitute(v, environment, f"{key}[{i}]") for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def lookup(match: re.Match[str]) -> str:
+        found = environment.get(match[1])
+        if found is None:
+            raise ConfigError(f"{key}: the environment variable {match[1]} is not set")
+        return found
+
+    return _VARIABLE.sub(lookup, value)
+
+
+def _readable(message: str) -> str:
+    """msgspec's message with the place first: ``cache.size: Expected `str`, got `int```."""
+    match = re.fullmatch(r"(.*) - at `\$\.?(.*)`", message)
+    if match is None:
+        return message
+    return f"[{match[2]}] {match[1]}" if match[2] else match[1]
+
+
+def _check(config: Config) -> None:
+    if not config.location:
+        raise ConfigError("needs at least one [[location]]")
+    ids = [spec.id for spec in config.location]
+    for id_ in ids:
+        if ids.count(id_) > 1:
+            raise ConfigError(f"location: {id_!r} is there twice; each id is used once")
+    if config.bucket_defaults.home not in ids:
+        raise ConfigError(f"bucket_defaults.home: {config.bucket_defaults.home!r} is no location; takes one of {', '.join(ids)}")
+    if not 1 <= config.bucket_defaults.copies <= len(ids):
+        raise ConfigError(f"bucket_defaults.copies: {config.bucket_defaults.copies}; takes 1 to {len(ids)}, the number of locations")
+    if not os.path.isabs(config.cache.path):
+        raise ConfigError(f"cache.path: {config.cache.path!r}; takes an absolute path")
+    _check_sizes(config)
+    if config.transfer.uploads_per_location < 1:
+        raise ConfigError(f"transfer.uploads_per_location: {config.transfer.uploads_per_location}; takes 1 or more")
+    for name in ("seal_idle_s", "seal_age_s", "full_wait_s"):
+        if getattr(config.transfer, name) <= 0:
+            raise ConfigError(f"transfer.{name}: {getattr(config.transfer, name)}; takes seconds, more than 0")
+
+
+def _check_sizes(config: Config) -> None:
+    for key, text in (("cache.size", config.cache.size), ("cache.min_free", config.cache.min_free),
+                      ("transfer.segment_size", config.transfer.segment_size),
+                      ("mount.read_ahead", config.mount.read_ahead)):  # fmt: skip
+        try:
+            parse_size(text)
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error}") from None
+    if not SEGMENT_MIN <= config.segment_bytes <= SEGMENT_MAX:
+        raise ConfigError(f"transfer.segment_size: {config.transfer.segment_size}; takes 1MiB to 256MiB")
+    if config.cache_bytes < 4 * config.segment_bytes:
+        raise ConfigError(
+            f"cache.size: {config.cache.size}; takes at least four segments ({4 * config.segment_bytes // MIB} MiB)"
+        )

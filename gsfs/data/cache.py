@@ -1,0 +1,249 @@
+"""Object files on the local disk: one sparse file for each physical object, segments and fetched blocks alike.
+
+Owns the files, how much they take, and which of their blocks are there and verified. Never reads the
+namespace and never talks to a location. What is present is found again after a restart from the files'
+own data ranges (SEEK_DATA); a block found so is trusted only after its checksum was compared.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import google_crc32c
+
+from gsfs.errors import Busy, PermissionRefused
+from gsfs.model import MIB, ObjectId
+
+BLOCK = MIB
+"""Unit of fetching and verifying, in bytes."""
+OPEN_FILES_MAX = 512
+
+
+class ObjectFile:
+    """The local file of one object. ``present`` and ``verified`` are bit sets over its blocks."""
+
+    __slots__ = ("bytes", "fd", "held", "id", "path", "present", "users", "verified")
+
+    def __init__(self, id_: ObjectId, path: Path) -> None:
+        self.id = id_
+        self.path = path
+        self.fd = -1
+        self.present = 0
+        self.verified = 0
+        self.bytes = 0  # what it takes on the disk, by our count
+        self.held = False  # must not be evicted: the only copy, or still being appended to
+        self.users = 0  # reads and transfers under way
+
+
+class ObjectCache:
+    """Every object file, least recently used first."""
+
+    def __init__(self, directory: Path, capacity_bytes: int, min_free_bytes: int) -> None:
+        self.directory = directory / "objects"
+        self.capacity_bytes = capacity_bytes
+        self.min_free_bytes = min_free_bytes
+        self.used_bytes = 0
+        self.hits = 0
+        self.misses = 0
+        self.evicted_bytes = 0
+        self.on_evict: Callable[[ObjectId], bool] = lambda _id: True
+        """Asked before a file goes: releases the object's local replica, False to keep it."""
+        self._files: OrderedDict[ObjectId, ObjectFile] = OrderedDict()
+        self._open: OrderedDict[ObjectId, ObjectFile] = OrderedDict()
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            probe = self.directory / ".writable"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise Busy(f"cache.path {directory}: the disk is full") from None
+            raise PermissionRefused(f"cache.path {directory}: cannot be written: {error.strerror}") from None
+        self._load()
+
+    def _load(self) -> None:
+        """Find the files of an earlier run, oldest use first."""
+        found = []
+        for sub in self.directory.iterdir():
+            if not sub.is_dir():
+                continue
+            for path in sub.iterdir():
+                try:
+                    id_, status = ObjectId(int(path.name, 16)), path.stat()
+                except (ValueError, OSError):
+                    continue
+                found.append((status.st_atime_ns, id_, path, min(status.st_blocks * 512, status.st_size)))
+        for _atime, id_, path, size in sorted(found):
+            file = self._files[id_] = ObjectFile(id_, path)
+            file.bytes = size
+            file.present = -1
+            self.used_bytes += size
+
+    def _path(self, id_: ObjectId) -> Path:
+        return self.directory / f"{id_ & 0xFF:02x}" / f"{id_:012x}"
+
+    def create(self, id_: ObjectId) -> ObjectFile:
+        """A new, empty file. Raises OSError."""
+        path = self._path(id_)
+        file = ObjectFile(id_, path)
+        self._open_file(file, os.O_CREAT | os.O_TRUNC)
+        self._files[id_] = file
+        return file
+
+    def get(self, id_: ObjectId) -> ObjectFile | None:
+        """The object's file with its descriptor open, now the most recently used; None if there is none."""
+        file = self._files.get(id_)
+        if file is None:
+            return None
+        if file.fd < 0:
+            try:
+                self._open_file(file, 0)
+            except FileNotFoundError:
+                self.forget(id_)
+                return None
+        if file.present < 0:
+            file.present = _blocks_with_data(file.fd)
+        self._files.move_to_end(id_)
+        return file
+
+    def _open_file(self, file: ObjectFile, flags: int) -> None:
+        try:
+            file.fd = os.open(file.path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+        except FileNotFoundError:
+            if not flags & os.O_CREAT:
+                raise
+            file.path.parent.mkdir(exist_ok=True)
+            file.fd = os.open(file.path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+        self._open[file.id] = file
+        if len(self._open) > OPEN_FILES_MAX:
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        for id_, file in list(self._open.items())[:64]:
+            if not file.held and not file.users:
+                del self._open[id_]
+                os.close(file.fd)
+                file.fd = -1
+
+    def ids(self) -> list[ObjectId]:
+        return list(self._files)
+
+    def __contains__(self, id_: ObjectId) -> bool:
+        return id_ in self._files
+
+    # --- space
+
+    def take(self, file: ObjectFile, size_bytes: int) -> None:
+        """Count bytes that were written to a file."""
+        file.bytes += size_bytes
+        self.used_bytes += size_bytes
+
+    def free_bytes(self) -> int:
+        """Free space on the cache's disk, for this user."""
+        status = os.statvfs(self.directory)
+        return status.f_bavail * status.f_frsize
+
+    def make_room(self, size_bytes: int, *, look_at_disk: bool) -> bool:
+        """Evict until ``size_bytes`` more fit under the cap (and above the disk's floor); False if they cannot."""
+        excess = self.used_bytes + size_bytes - self.capacity_bytes
+        if look_at_disk:
+            excess = max(excess, self.min_free_bytes + size_bytes - self.free_bytes())
+        if excess <= 0:
+            return True
+        for file in self._evictable():
+            excess -= file.bytes
+            if self.on_evict(file.id):
+                self.evicted_bytes += file.bytes
+                self.remove(file.id)
+            else:
+                excess += file.bytes
+            if excess <= 0:
+                return True
+        return False
+
+    def _evictable(self) -> Iterator[ObjectFile]:
+        return iter([file for file in self._files.values() if not file.held and not file.users])
+
+    def remove(self, id_: ObjectId) -> None:
+        """Delete the file."""
+        file = self._files.get(id_)
+        if file is None:
+            return
+        self.forget(id_)
+        file.path.unlink(missing_ok=True)
+
+    def forget(self, id_: ObjectId) -> None:
+        """Stop counting the file; it is gone, or will be."""
+        file = self._files.pop(id_)
+        self.used_bytes -= file.bytes
+        if self._open.pop(id_, None) is not None and file.fd >= 0:
+            os.close(file.fd)
+        file.fd = -1
+
+    # --- blocks
+
+    def store_block(self, id_: ObjectId, block: int, data: bytes) -> ObjectFile:
+        """Keep a fetched and verified block. Raises OSError when the disk refuses."""
+        file = self.get(id_) or self.create(id_)
+        os.pwrite(file.fd, data, block * BLOCK)
+        if not file.present >> block & 1:
+            self.take(file, len(data))
+        file.present |= 1 << block
+        file.verified |= 1 << block
+        return file
+
+    def drop_block(self, file: ObjectFile, block: int) -> None:
+        """A block that failed its checksum: as if it were not there."""
+        file.present &= ~(1 << block)
+        file.verified &= ~(1 << block)
+
+    def close(self) -> None:
+        """Close every file; what is on the disk is found again by the next run."""
+        for file in self._files.values():
+            if file.fd >= 0:
+                os.close(file.fd)
+                file.fd = -1
+        self._open.clear()
+
+
+def mask(first: int, last: int) -> int:
+    """Bit set of the blocks first..last."""
+    return ((1 << (last - first + 1)) - 1) << first
+
+
+def block_crc(block_crcs: bytes, block: int) -> int:
+    """The recorded CRC32C of a block."""
+    return int.from_bytes(block_crcs[block * 4 : block * 4 + 4], "big")
+
+
+def crc_of_file(fd: int, size_bytes: int) -> tuple[int, bytes] | None:
+    """(CRC32C of the first ``size_bytes``, CRC32C of each block); None where the file is shorter."""
+    total, blocks, offset = 0, bytearray(), 0
+    while offset < size_bytes:
+        data = os.pread(fd, min(BLOCK, size_bytes - offset), offset)
+        if not data or (len(data) < BLOCK and offset + len(data) < size_bytes):
+            return None
+        total = google_crc32c.extend(total, data)
+        blocks += google_crc32c.value(data).to_bytes(4, "big")
+        offset += len(data)
+    return total, bytes(blocks)
+
+
+def _blocks_with_data(fd: int) -> int:
+    """Bit set of the blocks in which the file has any data."""
+    present, offset, size = 0, 0, os.fstat(fd).st_size
+    while offset < size:
+        try:
+            start = os.lseek(fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                break
+            raise
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+        present |= mask(start // BLOCK, (end - 1) // BLOCK)
+        offset = end
+    return present

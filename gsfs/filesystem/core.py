@@ -1,0 +1,157 @@
+"""What every part of the file system shares: who asks, the stores, and the small rules used everywhere.
+
+Owns no operation of its own. Functions that are not ``async`` run to their end without suspending, which is
+what makes an operation atomic; nothing here takes a lock.
+"""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gsfs.data.segments import SegmentLog
+from gsfs.errors import NameTooLong, NotADirectory, NotPermitted, QuotaExceeded, Stale
+from gsfs.model import NAME_MAX, ROOT_INO, Durability, Ino, LocationId
+from gsfs.namespace.buckets import Bucket
+from gsfs.namespace.inodes import Inode
+from gsfs.namespace.store import Store
+
+DAY_NS = 86_400 * 10**9
+REAP_INLINE_EXTENTS = 1000
+"""Files with more extents than this are removed by the reaper, piece by piece."""
+
+
+class Caller(NamedTuple):
+    """Who asks. Permissions are the kernel's business (default_permissions); ownership of what is made is ours."""
+
+    uid: int
+    gid: int
+    pid: int = 0
+    umask: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BucketDefaults:
+    """What a bucket made by ``mkdir`` gets."""
+
+    home: LocationId
+    durability: Durability = Durability.LOCAL
+    copies: int = 1
+    policy: str = "{}"
+
+
+class Core:
+    """Shared state of the parts of one mounted file system."""
+
+    def __init__(self, store: Store, segments: SegmentLog, defaults: BucketDefaults) -> None:
+        self.store = store
+        self.segments = segments
+        self.defaults = defaults
+        self.reap_later: Callable[[Ino], None] = lambda _ino: None
+        """Told of files without a name whose removal takes long."""
+
+    def now(self) -> int:
+        return time.time_ns()
+
+    def inode(self, ino: int) -> Inode:
+        """The inode. Raises Stale."""
+        return self.store.inodes.get(ino)
+
+    def directory(self, ino: int) -> Inode:
+        """The inode, which must be a directory that still has a name."""
+        inode = self.store.inodes.get(ino)
+        if not stat.S_ISDIR(inode.mode):
+            raise NotADirectory(f"inode {ino}: not a directory")
+        if inode.nlink == 0:
+            raise Stale(f"inode {ino}: the directory was removed")
+        return inode
+
+    def find(self, parent: int, name: bytes) -> Inode | None:
+        """The inode a name leads to, or None."""
+        if len(name) > NAME_MAX:
+            raise NameTooLong(f"name of {len(name)} bytes; takes at most {NAME_MAX}")
+        ino = self.store.entries.find(parent, name)
+        return None if ino is None else self.store.inodes.get(ino)
+
+    def bucket_of(self, inode: Inode) -> Bucket:
+        bucket = self.store.buckets.get(inode.bucket)
+        if bucket is None:
+            raise NotPermitted("the root holds only virtual buckets: make files inside a directory of it")
+        return bucket
+
+    def touch_content(self, inode: Inode, now_ns: int) -> None:
+        """Its content changed: mtime and ctime."""
+        inode.mtime_ns = inode.ctime_ns = now_ns
+        self.store.inodes.touch(inode)
+
+    def touch_inode(self, inode: Inode, now_ns: int) -> None:
+        """Its attributes changed: ctime."""
+        inode.ctime_ns = now_ns
+        self.store.inodes.touch(inode)
+
+    def touch_access(self, inode: Inode) -> None:
+        """It was read: atime, by the rules of relatime."""
+        now = time.time_ns()
+        atime = inode.atime_ns
+        if atime <= inode.mtime_ns or atime <= inode.ctime_ns or now - atime >= DAY_NS:
+            inode.atime_ns = now
+            self.store.inodes.touch(inode)
+            self.store.changed()
+
+    def access_time_is_stale(self, inode: Inode) -> bool:
+        """Whether the next read would change atime."""
+        atime = inode.atime_ns
+        return atime <= inode.mtime_ns or atime <= inode.ctime_ns or time.time_ns() - atime >= DAY_NS
+
+    def count_inode(self, bucket: Bucket, delta: int) -> None:
+        """An inode comes to (or leaves) a bucket. Raises QuotaExceeded."""
+        if delta > 0 and bucket.quota_inodes is not None and bucket.used_inodes + delta > bucket.quota_inodes:
+            raise QuotaExceeded(f"bucket {bucket.ino}: quota of {bucket.quota_inodes} inodes is used up")
+        bucket.used_inodes += delta
+        bucket.changed = True
+
+    def check_quota(self, bucket: Bucket, more_bytes: int) -> None:
+        """Raises QuotaExceeded where the bucket would hold too many bytes."""
+        if bucket.quota_bytes is not None and bucket.used_bytes + more_bytes > bucket.quota_bytes:
+            raise QuotaExceeded(f"bucket {bucket.ino}: quota of {bucket.quota_bytes} bytes is used up")
+
+    # --- the end of an inode
+
+    def drop_name(self, inode: Inode, now_ns: int) -> None:
+        """One name less; without a name and without an open handle the inode goes."""
+        inode.nlink -= 1
+        self.touch_inode(inode, now_ns)
+        if inode.nlink <= 0:
+            inode.nlink = 0
+            if inode.opens:
+                self.store.inodes.orphan(inode)
+            else:
+                self.bury(inode, is_orphan=False)
+
+    def bury(self, inode: Inode, *, is_orphan: bool) -> None:
+        """Remove an inode that has neither name nor handle; a very fragmented one goes piece by piece."""
+        store = self.store
+        if inode.is_regular and store.extents.more_than(inode, REAP_INLINE_EXTENTS):
+            if not is_orphan:
+                store.inodes.orphan(inode)
+            self.reap_later(inode.ino)
+            return
+        if inode.is_regular:
+            store.extents.clear(inode)
+            store.charge(inode)
+        elif stat.S_ISLNK(inode.mode):
+            store.symlinks.remove(inode.ino)
+        store.xattrs.clear(inode.ino)
+        bucket = store.buckets.get(inode.bucket)
+        if bucket is not None:
+            self.count_inode(bucket, -1)
+        if is_orphan:
+            store.inodes.unorphan(inode.ino)
+        store.inodes.remove(inode)
+        store.changed()
+
+    def is_root(self, ino: int) -> bool:
+        return ino == ROOT_INO

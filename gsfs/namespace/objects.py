@@ -1,0 +1,241 @@
+"""Physical objects and their replicas. Owns both tables and the invariant between them:
+the last readable replica of a live object is never removed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
+
+from gsfs.errors import GsfsError
+from gsfs.model import Ino, LocationId, ObjectId, ObjectState, ReplicaState
+from gsfs.namespace import schema
+from gsfs.namespace.database import Database, Row, compile_statement
+from gsfs.namespace.replicas import READABLE, Event, step
+
+
+class LastReplica(GsfsError):
+    """Refused: it is the last readable replica of bytes that are in use."""
+
+
+class PhysicalObject(NamedTuple):
+    """A row of the object table."""
+
+    id: ObjectId
+    bucket: Ino
+    epoch: int
+    state: ObjectState
+    size: int
+    live: int
+    crc32c: int
+    block_crcs: bytes | None
+    created_ns: int
+    synced: int
+
+    @property
+    def key(self) -> str:
+        """Its key at every location (unless the replica names its own), never used for anything else."""
+        return f"{self.id & 0xFF:02x}/{self.id:012x}-{self.epoch:x}"
+
+
+class Replica(NamedTuple):
+    """A row of the replica table."""
+
+    object: ObjectId
+    location: LocationId
+    state: ReplicaState
+    key: str | None
+    etag: str | None
+    since_ns: int
+    expires_ns: int | None
+
+
+class ObjectTable:
+    """Physical objects; live bytes are counted in memory and written with each flush."""
+
+    def __init__(self, database: Database) -> None:
+        o, r = schema.object_, schema.replica
+        one = o.c.id == bindparam("k")
+        self._live: dict[int, int] = {}
+        self.garbage_possible = True
+        self._select = compile_statement(database, select(o).where(one))
+        self._insert = compile_statement(database, insert(o))
+        self._grow = compile_statement(
+            database,
+            update(o).values(size=bindparam("v_size"), crc32c=bindparam("v_crc"), synced=bindparam("v_synced")).where(one),
+        )
+        self._synced = compile_statement(database, update(o).values(synced=o.c.size).where(one))
+        self._seal = compile_statement(
+            database,
+            update(o)
+            .values(
+                state=bindparam("v_state"), size=bindparam("v_size"), crc32c=bindparam("v_crc"),
+                block_crcs=bindparam("v_b"), synced=bindparam("v_synced"),
+            )
+            .where(one),
+        )
+        self._account = compile_statement(database, update(o).values(live=o.c.live + bindparam("v_d")).where(one))
+        self._delete = compile_statement(database, delete(o).where(one))
+        self._garbage = compile_statement(
+            database,
+            select(o.c.id)
+            .where((o.c.live == literal_column("0")) & (o.c.state == literal_column("'sealed'")))
+            .limit(bindparam("most")).offset(literal_column("0")),
+        )
+        readable = r.c.state.in_([literal_column(f"'{s}'") for s in sorted(READABLE)])
+        one_, six = literal_column("1"), literal_column("6")
+        elsewhere = (
+            select(r.c.object)
+            .where((r.c.object == o.c.id) & readable & (func.substr(r.c.location, one_, six) != literal_column("'cache:'")))
+            .exists()
+        )
+        self._local_only = compile_statement(database, select(o).where(~elsewhere).order_by(o.c.id))
+        self._unsynced = compile_statement(database, select(o).where(o.c.synced < o.c.size).order_by(o.c.id))
+        self._all = compile_statement(database, select(o).order_by(o.c.id))
+        self._sums = compile_statement(
+            database, select(func.count(), func.coalesce(func.sum(o.c.size), literal_column("0")),
+                             func.coalesce(func.sum(o.c.live), literal_column("0")))
+        )
+        mine = (r.c.object == bindparam("k")) & (r.c.location == bindparam("l"))
+        self._replicas = compile_statement(database, select(r).where(r.c.object == bindparam("k")).order_by(r.c.location))
+        self._replica = compile_statement(database, select(r).where(mine))
+        self._replica_insert = compile_statement(database, insert(r))
+        self._replica_state = compile_statement(
+            database,
+            update(r).values(state=bindparam("v_s"), etag=bindparam("v_e"), since_ns=bindparam("v_t")).where(mine),
+        )
+        self._replica_delete = compile_statement(database, delete(r).where(mine))
+        self._in_state = compile_statement(
+            database, select(r).where((r.c.state == bindparam("s"))).order_by(r.c.object).limit(bindparam("most")).offset(literal_column("0"))
+        )
+        self._at = compile_statement(
+            database, select(r).where((r.c.location == bindparam("l"))).order_by(r.c.object)
+        )
+        self._tally = compile_statement(
+            database,
+            select(r.c.location, r.c.state, func.count(), func.coalesce(func.sum(o.c.size), literal_column("0")))
+            .select_from(r.join(o, o.c.id == r.c.object))
+            .group_by(r.c.location, r.c.state),
+        )
+
+    # --- objects
+
+    def account(self, object_: int, delta: int) -> None:
+        """An extent that refers to the object came (or went): ``delta`` live bytes."""
+        self._live[object_] = self._live.get(object_, 0) + delta
+
+    def flush(self) -> None:
+        if self._live:
+            deltas = [(delta, object_) for object_, delta in self._live.items() if delta]
+            self.garbage_possible = self.garbage_possible or any(delta < 0 for delta, _ in deltas)
+            self._live.clear()
+            if deltas:
+                self._account.many(deltas)
+
+    @property
+    def has_changes(self) -> bool:
+        return bool(self._live)
+
+    def add(self, object_: PhysicalObject) -> None:
+        self._insert.run(*object_)
+
+    def get(self, object_: int) -> PhysicalObject | None:
+        row = self._select.one(object_)
+        return _object(row) if row else None
+
+    def grow(self, rows: Iterable[tuple[int, int, int, int]]) -> None:
+        """(size, crc32c, synced, object) of open segments, as of the commit to come."""
+        self._grow.many(rows)
+
+    def mark_synced(self, object_: int) -> None:
+        self._synced.run(object_)
+
+    def seal(self, object_: int, size: int, crc32c: int, block_crcs: bytes, synced: int) -> None:
+        """It will not change any more. A sealed object without live bytes is garbage at once."""
+        self._seal.run(ObjectState.SEALED, size, crc32c, block_crcs, synced, object_)
+        self.garbage_possible = True
+
+    def remove(self, object_: int) -> None:
+        self._delete.run(object_)
+
+    def garbage(self, most: int = 1000) -> list[ObjectId]:
+        """Sealed objects that no extent refers to."""
+        self.flush()
+        return [ObjectId(row[0]) for row in self._garbage.all(most)]
+
+    def local_only(self) -> list[PhysicalObject]:
+        """Objects without a readable replica at any location but a cache."""
+        return [_object(row) for row in self._local_only.all()]
+
+    def unsynced(self) -> list[PhysicalObject]:
+        """Objects whose last bytes may not be on the local disk."""
+        return [_object(row) for row in self._unsynced.all()]
+
+    def all(self) -> list[PhysicalObject]:
+        self.flush()
+        return [_object(row) for row in self._all.all()]
+
+    def totals(self) -> tuple[int, int, int]:
+        """(objects, bytes, live bytes)."""
+        self.flush()
+        row = self._sums.one() or (0, 0, 0)
+        return int(row[0]), int(row[1]), int(row[2])
+
+    # --- replicas
+
+    def replicas(self, object_: int) -> list[Replica]:
+        return [_replica(row) for row in self._replicas.all(object_)]
+
+    def replica(self, object_: int, location: str) -> Replica | None:
+        row = self._replica.one(object_, location)
+        return _replica(row) if row else None
+
+    def add_replica(
+        self, object_: int, location: LocationId, state: ReplicaState, *, key: str | None = None, expires_ns: int | None = None
+    ) -> None:
+        self._replica_insert.run(object_, location, state, key, None, time.time_ns(), expires_ns)
+
+    def advance(self, object_: int, location: LocationId, event: Event, *, etag: str | None = None) -> ReplicaState:
+        """Let ``event`` happen to the replica. Raises LastReplica where the invariant would break."""
+        replica = self.replica(object_, location)
+        if replica is None:
+            raise ValueError(f"object {object_}: no replica at {location}")
+        state = step(replica.state, event)
+        if replica.state in READABLE and state not in READABLE:
+            self._refuse_last(object_, location)
+        if state is ReplicaState.GONE:
+            self._replica_delete.run(object_, location)
+        else:
+            self._replica_state.run(state, etag or replica.etag, time.time_ns(), object_, location)
+        return state
+
+    def _refuse_last(self, object_: int, location: LocationId) -> None:
+        others = [r for r in self.replicas(object_) if r.location != location and r.state in READABLE]
+        if others:
+            return
+        row = self.get(object_)
+        if row is not None and row.live + self._live.get(object_, 0) > 0:
+            raise LastReplica(f"object {object_}: {location} holds its last replica")
+
+    def in_state(self, state: ReplicaState, most: int = 1000) -> list[Replica]:
+        return [_replica(row) for row in self._in_state.all(state, most)]
+
+    def at(self, location: LocationId) -> list[Replica]:
+        return [_replica(row) for row in self._at.all(location)]
+
+    def tally(self) -> list[tuple[str, str, int, int]]:
+        """(location, state, replicas, bytes)."""
+        return [(row[0], row[1], int(row[2]), int(row[3])) for row in self._tally.all()]
+
+
+def _object(row: Row) -> PhysicalObject:
+    id_, bucket, epoch, state, *rest = row
+    return PhysicalObject(id_, bucket, epoch, ObjectState(state), *rest)
+
+
+def _replica(row: Row) -> Replica:
+    object_, location, state, *rest = row
+    return Replica(object_, location, ReplicaState(state), *rest)

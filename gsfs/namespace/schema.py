@@ -1,0 +1,161 @@
+"""Tables of the namespace, described once for every dialect. Owns names, types and comments; runs nothing.
+
+Times are integer nanoseconds since the Unix epoch, sizes are bytes, names are raw bytes.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, String, Table, Text
+
+SCHEMA_VERSION = 1
+"""Raised by each change of the tables; ``namespace.upgrades`` carries the steps."""
+
+metadata = MetaData()
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("name", String(64), primary_key=True, comment="what is recorded"),
+    Column("value", Text, nullable=False, comment="its value, as text"),
+    comment="facts of the whole namespace: schema_version, namespace_id, name, created_ns, segment_size",
+)
+
+counter = Table(
+    "counter",
+    metadata,
+    Column("name", String(32), primary_key=True, comment="ino, object, entry, epoch, wal_salt, wal_frames"),
+    Column("value", BigInteger, nullable=False, comment="next number to hand out; numbers are never reused"),
+    comment="number sequences, handed out in blocks; and the mark of the last durable commit (sqlite.py)",
+)
+
+inode = Table(
+    "inode",
+    metadata,
+    Column("ino", BigInteger, primary_key=True, autoincrement=False, comment="inode number; 1 is the root"),
+    Column("bucket", BigInteger, nullable=False, comment="ino of the virtual bucket's directory; root: 1"),
+    Column("parent", BigInteger, nullable=False, comment="directories: ino of the parent; others: 0"),
+    Column("mode", BigInteger, nullable=False, comment="st_mode: type and permission bits"),
+    Column("uid", BigInteger, nullable=False, comment="owner"),
+    Column("gid", BigInteger, nullable=False, comment="group"),
+    Column("rdev", BigInteger, nullable=False, comment="device number; 0 unless a device"),
+    Column("nlink", BigInteger, nullable=False, comment="names; directories: 2 + subdirectories; 0: orphan"),
+    Column("size", BigInteger, nullable=False, comment="st_size; bytes no extent covers read as zeros"),
+    Column("allocated", BigInteger, nullable=False, comment="bytes covered by extents; st_blocks * 512"),
+    Column("atime_ns", BigInteger, nullable=False, comment="last access (relatime rules)"),
+    Column("mtime_ns", BigInteger, nullable=False, comment="last change of the content"),
+    Column("ctime_ns", BigInteger, nullable=False, comment="last change of the inode"),
+    comment="one row for each file, directory, link, fifo, socket or device",
+    sqlite_with_rowid=True,
+)
+
+entry = Table(
+    "entry",
+    metadata,
+    Column("parent", BigInteger, primary_key=True, autoincrement=False, comment="ino of the directory"),
+    Column("name", LargeBinary(255), primary_key=True, comment="raw bytes, 1 to 255, neither / nor NUL"),
+    Column("ino", BigInteger, nullable=False, comment="what the name leads to; its inode row exists"),
+    Column("number", BigInteger, nullable=False, comment="order of creation: bounds a running listing"),
+    comment="directory entries, without . and ..",
+    sqlite_with_rowid=False,
+)
+
+symlink = Table(
+    "symlink",
+    metadata,
+    Column("ino", BigInteger, primary_key=True, autoincrement=False, comment="the symbolic link's inode"),
+    Column("target", LargeBinary, nullable=False, comment="raw bytes, 1 to 4095"),
+    comment="targets of symbolic links",
+)
+
+xattr = Table(
+    "xattr",
+    metadata,
+    Column("ino", BigInteger, primary_key=True, autoincrement=False, comment="the inode it belongs to"),
+    Column("name", LargeBinary(255), primary_key=True, comment="with its prefix, such as user.colour"),
+    Column("value", LargeBinary, nullable=False, comment="raw bytes, up to 65536"),
+    comment="extended attributes, POSIX ACLs among them (system.posix_acl_*)",
+    sqlite_with_rowid=False,
+)
+
+orphan = Table(
+    "orphan",
+    metadata,
+    Column("ino", BigInteger, primary_key=True, autoincrement=False, comment="inode with nlink 0"),
+    comment="inodes without a name: still open somewhere, or waiting for the reaper",
+)
+
+rebucket = Table(
+    "rebucket",
+    metadata,
+    Column("ino", BigInteger, primary_key=True, autoincrement=False, comment="directory moved between buckets"),
+    comment="directories whose descendants still count for the bucket they were moved from",
+)
+
+extent = Table(
+    "extent",
+    metadata,
+    Column("ino", BigInteger, primary_key=True, autoincrement=False, comment="the file"),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False, comment="first byte, in the file"),
+    Column("length", BigInteger, nullable=False, comment="bytes; > 0; extents of a file never overlap"),
+    Column("object", BigInteger, nullable=False, comment="the physical object that holds the bytes"),
+    Column("object_offset", BigInteger, nullable=False, comment="first byte, in the object"),
+    comment="which run of which object is which run of which file",
+    sqlite_with_rowid=False,
+)
+
+object_ = Table(
+    "object",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False, comment="physical object; never reused"),
+    Column("bucket", BigInteger, nullable=False, comment="ino of the virtual bucket whose policies apply"),
+    Column("epoch", BigInteger, nullable=False, comment="the mount that made it; part of its key"),
+    Column("state", String(8), nullable=False, comment="open (a segment) or sealed (immutable)"),
+    Column("size", BigInteger, nullable=False, comment="bytes; of an open segment: as of this commit"),
+    Column("live", BigInteger, nullable=False, comment="bytes that extents refer to; 0 and sealed: garbage"),
+    Column("crc32c", BigInteger, nullable=False, comment="CRC32C of the bytes [0, size)"),
+    Column("block_crcs", LargeBinary, comment="sealed: CRC32C of each 1 MiB block, 4 bytes big-endian each"),
+    Column("created_ns", BigInteger, nullable=False, comment="when the first byte was appended"),
+    Column("synced", BigInteger, nullable=False, comment="bytes [0, synced) known to be on the local disk"),
+    comment="physical objects",
+)
+
+replica = Table(
+    "replica",
+    metadata,
+    Column("object", BigInteger, primary_key=True, autoincrement=False, comment="the physical object"),
+    Column("location", String(128), primary_key=True, comment="where; 'cache' is this mount's local disk"),
+    Column("state", String(16), nullable=False, comment="see namespace.replicas.TRANSITIONS"),
+    Column("key", Text, comment="key at the location; NULL: derived from the object's number and epoch"),
+    Column("etag", Text, comment="the provider's version tag once available"),
+    Column("since_ns", BigInteger, nullable=False, comment="when the state was entered"),
+    Column("expires_ns", BigInteger, comment="when the policy lets it go; NULL: never (home location)"),
+    comment="copies of physical objects; a live object's last available replica is never removed",
+    sqlite_with_rowid=False,
+)
+
+bucket = Table(
+    "bucket",
+    metadata,
+    Column("ino", BigInteger, primary_key=True, autoincrement=False, comment="the bucket's directory"),
+    Column("home", String(128), nullable=False, comment="home location: its replica never expires"),
+    Column("durability", String(16), nullable=False, comment="writeback, local or remote"),
+    Column("copies", BigInteger, nullable=False, comment="remote: locations that must hold the bytes; >= 1"),
+    Column("quota_bytes", BigInteger, comment="most bytes of file data; NULL: no limit"),
+    Column("quota_inodes", BigInteger, comment="most inodes; NULL: no limit"),
+    Column("used_bytes", BigInteger, nullable=False, comment="sum of inode.allocated in the bucket"),
+    Column("used_inodes", BigInteger, nullable=False, comment="inodes in the bucket, its root included"),
+    Column("policy", Text, nullable=False, comment="placement and TTL policy, JSON"),
+    comment="virtual buckets: the top-level directories and their policies",
+)
+
+location = Table(
+    "location",
+    metadata,
+    Column("id", String(128), primary_key=True, comment="name, as in the configuration"),
+    Column("state", String(16), nullable=False, comment="active or draining"),
+    Column("added_ns", BigInteger, nullable=False, comment="when it was first used"),
+    comment="locations this namespace has ever stored bytes at",
+)
+
+Index("object_garbage", object_.c.bucket, sqlite_where=object_.c.live == 0, postgresql_where=object_.c.live == 0)
+Index("replica_state", replica.c.location, replica.c.state)

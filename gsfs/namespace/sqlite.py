@@ -1,0 +1,226 @@
+"""SQLite as the namespace's database: WAL, group commit, and rewinding to a durable commit.
+
+Owns every SQLite-only thing: pragmas, the lock against a second mount, the write-ahead log's file format.
+Commits write the log without syncing it, so they cost no disk flush; ``sync`` flushes the log's file from
+a thread. After a power cut the log may hold commits whose *data* never reached the disk. Each commit
+therefore carries the mark of the last commit known to be durable together with its data, and ``rewind``
+cuts the log there: the file system returns to a state that was true, never to a mixture.
+Log format: https://www.sqlite.org/fileformat2.html#walformat (sections 4.1 to 4.3).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import struct
+from pathlib import Path
+
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+
+from gsfs.errors import Busy, DatabaseCorrupt, NotFoundError, PermissionRefused
+from gsfs.namespace.database import Cursor
+
+APPLICATION_ID = 0x67736673  # "gsfs"
+PAGE_SIZE = 4096
+WAL_HEADER_BYTES = 32
+FRAME_HEADER = struct.Struct(">6I")  # page, size after commit (0: not a commit), salt 1, salt 2, checksums
+CHECKPOINT_FRAMES = 8192
+"""Fold the log back from 32 MiB on: rarely enough to cost nothing, early enough to keep recovery short."""
+
+
+class SqliteDatabase:
+    """See ``namespace.database.Database``. One process at a time, held by a lock file beside the database."""
+
+    commits_need_synced_data = False
+
+    def __init__(self, path: Path, *, create: bool = False, read_only: bool = False) -> None:
+        self.path = path
+        self.dialect = SQLiteDialect_pysqlite(paramstyle="qmark")
+        if not create and not path.exists():
+            raise NotFoundError(f"namespace {path}: no such database; run `gsfs init` with this configuration first")
+        self._lock_fd = -1 if read_only else _lock(path)
+        try:
+            self._open(read_only)
+        except sqlite3.DatabaseError as error:
+            self._unlock()
+            raise _explain(path, error) from None
+        except BaseException:
+            self._unlock()
+            raise
+        self._wal_fd = -1
+        self._frames = 0
+        self._salt = b""
+
+    def _open(self, read_only: bool) -> None:
+        mode = "ro" if read_only else "rwc"
+        uri = f"file:{_quote(self.path)}?mode={mode}"
+        self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=512)
+        self._connection.execute("PRAGMA busy_timeout=5000")
+        if not read_only:
+            application = self._connection.execute("PRAGMA application_id").fetchone()[0]
+            tables = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            if tables and application != APPLICATION_ID:
+                raise DatabaseCorrupt(f"namespace {self.path}: an SQLite database, but not one of gsfs")
+            for pragma in (
+                f"page_size={PAGE_SIZE}",
+                f"application_id={APPLICATION_ID}" if not tables else "application_id",
+                "journal_mode=WAL",
+                "synchronous=NORMAL",
+                "wal_autocheckpoint=0",
+                "cache_size=-65536",
+                "temp_store=MEMORY",
+                "foreign_keys=OFF",
+            ):
+                self._connection.execute(f"PRAGMA {pragma}").fetchall()
+        cursor: Cursor = self._connection.cursor()  # type: ignore[assignment]  # sqlite3 types parameters loosely
+        self.cursor = cursor
+
+    def begin(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    # --- durability
+
+    def sync(self) -> None:
+        """Flush the log. A second descriptor is safe: SQLite keeps its locks on other files."""
+        if self._wal_fd < 0:
+            self._wal_fd = os.open(f"{self.path}-wal", os.O_RDONLY)
+            directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        os.fdatasync(self._wal_fd)
+
+    def durable_mark(self) -> tuple[int, int] | None:
+        """(salts as one integer, frames) of the last commit in the log; (0, 0) while there is no log."""
+        try:
+            fd = self._wal_fd if self._wal_fd >= 0 else os.open(f"{self.path}-wal", os.O_RDONLY)
+        except FileNotFoundError:
+            return (0, 0)
+        try:
+            header = os.pread(fd, WAL_HEADER_BYTES, 0)
+            if len(header) < WAL_HEADER_BYTES:
+                return (0, 0)
+            if header[16:24] != self._salt:
+                self._salt, self._frames = header[16:24], 0
+            self._frames = _last_commit(fd, self._salt, self._frames)
+        finally:
+            if fd != self._wal_fd:
+                os.close(fd)
+        return (_salt_number(self._salt), self._frames)
+
+    def checkpoint_due(self) -> bool:
+        return self._frames >= CHECKPOINT_FRAMES
+
+    def checkpoint(self) -> None:
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        finally:
+            connection.close()
+
+    def checkpoint_between(self) -> None:
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    def check(self) -> list[str]:
+        rows = self._connection.execute("PRAGMA integrity_check(20)").fetchall()
+        return [row[0] for row in rows if row[0] != "ok"]
+
+    def abandon(self) -> None:
+        """Close without folding the log back (which closing the last connection would do)."""
+        keeper = sqlite3.connect(f"file:{_quote(self.path)}?mode=ro", uri=True)
+        keeper.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        self.rollback()
+        self._connection.close()
+        keeper.close()
+        self._unlock()
+
+    def close(self) -> None:
+        self.rollback()
+        self._connection.close()
+        if self._wal_fd >= 0:
+            os.close(self._wal_fd)
+            self._wal_fd = -1
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+
+def rewind(path: Path, salt: int, frames: int) -> int:
+    """Cut the log of a closed database after its first ``frames`` frames, the last durable commit.
+
+    Where the log began afresh since the mark was taken, all that is durable is in the database itself and
+    the whole log goes. Returns the number of bytes cut.
+    """
+    wal = Path(f"{path}-wal")
+    with open(wal, "r+b") as file:
+        header = file.read(WAL_HEADER_BYTES)
+        keep = frames if _salt_number(header[16:24]) == salt else 0
+        end = WAL_HEADER_BYTES + keep * (FRAME_HEADER.size + PAGE_SIZE) if keep else 0
+        before = file.seek(0, os.SEEK_END)
+        file.truncate(min(end, before))
+        os.fsync(file.fileno())
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    return before - min(end, before)
+
+
+def _last_commit(fd: int, salt: bytes, start: int) -> int:
+    """Number of the last commit frame of the log, scanning from frame ``start`` on."""
+    frame, last = start, start
+    step = FRAME_HEADER.size + PAGE_SIZE
+    while True:
+        header = os.pread(fd, FRAME_HEADER.size, WAL_HEADER_BYTES + frame * step)
+        if len(header) < FRAME_HEADER.size or header[8:16] != salt:
+            return last
+        frame += 1
+        if header[4:8] != b"\0\0\0\0":
+            last = frame
+
+
+def _salt_number(salt: bytes) -> int:
+    return int.from_bytes(salt, "big") & 0x7FFF_FFFF_FFFF_FFFF
+
+
+def _lock(path: Path) -> int:
+    """Hold the namespace. Raises Busy with the holder's process id."""
+    lock = Path(f"{path}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise PermissionRefused(f"namespace {path}: cannot open {lock}: {error.strerror}") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
+        os.close(fd)
+        raise Busy(f"namespace {path}: in use by process {holder}; one mount at a time holds an SQLite namespace") from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
+
+
+def _explain(path: Path, error: sqlite3.DatabaseError) -> Exception:
+    text = str(error)
+    if "unable to open" in text or "readonly" in text or "permission" in text:
+        return PermissionRefused(f"namespace {path}: {text}")
+    if "locked" in text:
+        return Busy(f"namespace {path}: {text}")
+    return DatabaseCorrupt(f"namespace {path}: {text}; nothing was overwritten (see `gsfs recover` in docs/operations.md)")
+
+
+def _quote(path: Path) -> str:
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

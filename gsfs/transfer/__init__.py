@@ -1,0 +1,1 @@
+"""The background movers: commits, uploads, fetches, garbage."""

@@ -1,0 +1,169 @@
+"""Fetching blocks of physical objects into the cache. Owns single-flight and the choice among replicas at
+the time of asking; every byte is verified before anybody sees it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+import google_crc32c
+import trio
+from cachetools import LRUCache
+
+from gsfs.backends.location import Location
+from gsfs.data.cache import BLOCK, ObjectCache, block_crc, mask
+from gsfs.errors import BackendCorrupt, BackendError, InputOutput
+from gsfs.model import LocationId, ObjectId
+from gsfs.namespace.objects import ObjectTable, PhysicalObject, Replica
+from gsfs.namespace.replicas import READABLE
+
+log = logging.getLogger(__name__)
+
+FETCH_BLOCKS_MAX = 8
+"""Blocks asked for in one ranged read."""
+
+RankSources = Callable[[PhysicalObject, Sequence[Replica]], Sequence[Replica]]
+"""The policy's order in which replicas are to be tried."""
+
+
+class Downloads:
+    """Blocks on their way into the cache."""
+
+    def __init__(
+        self,
+        objects: ObjectTable,
+        cache: ObjectCache,
+        locations: dict[LocationId, Location],
+        deadline_s: float,
+        rank: RankSources,
+    ) -> None:
+        self._objects = objects
+        self._cache = cache
+        self._locations = locations
+        self._deadline_s = deadline_s
+        self._rank = rank
+        self._flights: dict[tuple[ObjectId, int], trio.Event] = {}
+        self._known: LRUCache[ObjectId, PhysicalObject] = LRUCache(4096)
+        self.fetched_bytes = 0
+
+    def describe(self, id_: ObjectId) -> PhysicalObject | None:
+        """The object's row; sealed objects never change, so theirs are remembered (but for ``live``)."""
+        known: PhysicalObject | None = self._known.get(id_)
+        if known is None:
+            known = self._objects.get(id_)
+            if known is not None and known.block_crcs is not None:
+                self._known[id_] = known
+        return known
+
+    async def fetch(self, object_: PhysicalObject, first: int, last: int) -> None:
+        """Return when blocks first..last are in the cache. Raises InputOutput past the deadline."""
+        try:
+            with trio.fail_after(self._deadline_s):
+                await self._fetch_all(object_, first, last)
+        except trio.TooSlowError:
+            raise InputOutput(
+                f"object {object_.id}: not read from {self._where(object_)} within {self._deadline_s:g} s"
+            ) from None
+
+    async def _fetch_all(self, object_: PhysicalObject, first: int, last: int) -> None:
+        block = first
+        while block <= last:
+            if self._has(object_.id, block):
+                block += 1
+                continue
+            flight = self._flights.get((object_.id, block))
+            if flight is not None:
+                await flight.wait()
+                if not self._has(object_.id, block):
+                    await self._fly(object_, block, block)
+                continue
+            end = block
+            while end < last and end - block + 1 < FETCH_BLOCKS_MAX and self._missing(object_.id, end + 1):
+                end += 1
+            await self._fly(object_, block, end)
+            block = end + 1
+
+    def _has(self, id_: ObjectId, block: int) -> bool:
+        file = self._cache.get(id_)
+        return file is not None and bool(file.present >> block & 1)
+
+    def _missing(self, id_: ObjectId, block: int) -> bool:
+        return not self._has(id_, block) and (id_, block) not in self._flights
+
+    async def _fly(self, object_: PhysicalObject, first: int, last: int) -> None:
+        """One ranged read of blocks that nobody else is fetching."""
+        event = trio.Event()
+        keys = [(object_.id, block) for block in range(first, last + 1)]
+        for key in keys:
+            self._flights.setdefault(key, event)
+        try:
+            await self._read_verified(object_, first, last)
+        finally:
+            for key in keys:
+                if self._flights.get(key) is event:
+                    del self._flights[key]
+            event.set()
+
+    async def _read_verified(self, object_: PhysicalObject, first: int, last: int) -> None:
+        offset = first * BLOCK
+        length = min((last + 1) * BLOCK, object_.size) - offset
+        replicas = [r for r in self._objects.replicas(object_.id) if r.state in READABLE and r.location in self._locations]
+        cause = "no replica is readable from here"
+        for replica in self._rank(object_, replicas):
+            try:
+                data = await self._locations[replica.location].get_range(replica.key or object_.key, offset, length)
+                self._keep(object_, first, data, length)
+                return
+            except BackendError as error:
+                cause = str(error)
+                log.warning("object %d: reading from %s: %s", object_.id, replica.location, error)
+        raise InputOutput(f"object {object_.id}: cannot be read: {cause}")
+
+    def _keep(self, object_: PhysicalObject, first: int, data: bytes, length: int) -> None:
+        if len(data) != length:
+            raise BackendCorrupt(f"object {object_.id}: {len(data)} bytes came where {length} were asked for")
+        blocks = [data[i : i + BLOCK] for i in range(0, length, BLOCK)]
+        if object_.block_crcs is not None:
+            for i, block in enumerate(blocks, first):
+                if google_crc32c.value(block) != block_crc(object_.block_crcs, i):
+                    raise BackendCorrupt(f"object {object_.id}: block {i} fails its checksum")
+        self._cache.make_room(length, look_at_disk=True)
+        for i, block in enumerate(blocks, first):
+            self._cache.store_block(object_.id, i, block)
+        self.fetched_bytes += length
+
+    def _where(self, object_: PhysicalObject) -> str:
+        return ", ".join(r.location for r in self._objects.replicas(object_.id)) or "anywhere"
+
+    def verify(self, object_: PhysicalObject, first: int, last: int) -> bool:
+        """Compare the checksums of blocks that an earlier run left; drops what fails. True when all are good."""
+        file = self._cache.get(object_.id)
+        if file is None:
+            return False
+        wanted = mask(first, last)
+        if file.present & wanted != wanted:
+            return False
+        good = True
+        for block in range(first, last + 1):
+            if file.verified >> block & 1:
+                continue
+            if self._block_is_good(object_, file.fd, block):
+                file.verified |= 1 << block
+            else:
+                good = False
+                if file.held:
+                    log.error("object %d: block %d of the only copy fails its checksum", object_.id, block)
+                else:
+                    log.warning("object %d: cached block %d fails its checksum; fetching it again", object_.id, block)
+                    self._cache.drop_block(file, block)
+        return good
+
+    @staticmethod
+    def _block_is_good(object_: PhysicalObject, fd: int, block: int) -> bool:
+        if object_.block_crcs is None:
+            return False
+        length = min(BLOCK, object_.size - block * BLOCK)
+        data = os.pread(fd, length, block * BLOCK)
+        return len(data) == length and google_crc32c.value(data) == block_crc(object_.block_crcs, block)

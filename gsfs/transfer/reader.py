@@ -1,0 +1,169 @@
+"""Reading a file's bytes: from the log, from the cache, or through a fetch. Owns read-ahead.
+
+What is on the local disk and in the kernel's page cache is answered without suspending.
+"""
+
+from __future__ import annotations
+
+import os
+
+import trio
+
+from gsfs.data.cache import BLOCK, ObjectCache, ObjectFile, mask
+from gsfs.errors import InputOutput
+from gsfs.model import MIB, ObjectId
+from gsfs.namespace.extents import ExtentTable
+from gsfs.namespace.inodes import Inode
+from gsfs.namespace.runs import Run
+from gsfs.transfer.downloads import Downloads
+
+READ_MAX = 2 * MIB
+"""Longest answer of one request, in bytes; the kernel asks for at most 1 MiB."""
+AHEAD_START = 2 * BLOCK
+AHEAD_MAX = 32 * BLOCK
+AHEAD_TASKS_MAX = 8
+
+
+class ReadAhead:
+    """What one open file has been reading: grows while it reads on, collapses when it jumps."""
+
+    __slots__ = ("fetched_to", "next_offset", "window")
+
+    def __init__(self) -> None:
+        self.next_offset = 0
+        self.window = 0
+        self.fetched_to = 0
+
+    def note(self, offset: int, length: int) -> int:
+        """A read came; returns how far ahead to fetch (0: not at all)."""
+        if offset == self.next_offset or self.next_offset <= offset < self.next_offset + 2 * MIB:
+            self.window = min(max(self.window * 2, AHEAD_START), AHEAD_MAX) if length else self.window
+        elif not self.next_offset - 4 * MIB <= offset < self.next_offset:  # parallel requests arrive out of order
+            self.window = 0
+            self.fetched_to = 0
+        self.next_offset = max(offset + length, self.next_offset) if self.window else offset + length
+        return self.window
+
+
+class Reader:
+    """One for each mount. The buffer is shared: an answer is sent before anything else runs."""
+
+    def __init__(self, extents: ExtentTable, cache: ObjectCache, downloads: Downloads) -> None:
+        self._extents = extents
+        self._cache = cache
+        self._downloads = downloads
+        self._buffer = memoryview(bytearray(READ_MAX))
+        self._ahead_tasks = 0
+        self.nursery: trio.Nursery | None = None
+
+    async def read(self, inode: Inode, ahead: ReadAhead, offset: int, length: int) -> bytes | memoryview:
+        """The file's bytes, shorter only at its end; valid until the caller suspends. Raises InputOutput."""
+        end = min(offset + length, inode.size)
+        if end <= offset:
+            return b""
+        length = min(end - offset, READ_MAX)
+        end = offset + length
+        runs = self._extents.runs(inode, offset, end)
+        window = ahead.note(offset, length)
+        if len(runs) == 1 and runs[0].length == length:
+            data = self._at_once(runs[0])
+            if data is not None:
+                return data
+        result = bytearray(length)
+        view = memoryview(result)
+        for run in runs:
+            start = run.offset - offset
+            await self._fill(view[start : start + run.length], run)
+        if window:
+            self._read_ahead(inode, ahead, end, window)
+        return result
+
+    def _at_once(self, run: Run) -> memoryview | None:
+        """The bytes, if they are here and the disk need not be waited for."""
+        file = self._here(run)
+        if file is None:
+            return None
+        buffer = self._buffer[: run.length]
+        try:
+            got = os.preadv(file.fd, [buffer], run.object_offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        return buffer if got == run.length else None
+
+    def _here(self, run: Run) -> ObjectFile | None:
+        """The local file, if it has the run and the run was verified."""
+        file = self._cache.get(run.object)
+        if file is None:
+            return None
+        if file.held:
+            return file
+        wanted = mask(run.object_offset // BLOCK, (run.object_offset + run.length - 1) // BLOCK)
+        return file if file.verified & wanted == wanted else None
+
+    async def _fill(self, view: memoryview, run: Run) -> None:
+        file = self._here(run)
+        if file is None:
+            file = await self._bring(run)
+            self._cache.misses += 1
+        else:
+            self._cache.hits += 1
+        file.users += 1
+        try:
+            got = await trio.to_thread.run_sync(_pread_fully, file.fd, view, run.object_offset)
+        finally:
+            file.users -= 1
+        if got != len(view):
+            raise InputOutput(f"object {run.object}: its local file is shorter than it should be")
+
+    async def _bring(self, run: Run) -> ObjectFile:
+        """Verify what an earlier run left, or fetch."""
+        object_ = self._downloads.describe(run.object)
+        if object_ is None:
+            raise InputOutput(f"object {run.object}: has no row")
+        first, last = run.object_offset // BLOCK, (run.object_offset + run.length - 1) // BLOCK
+        for _ in range(3):  # fetched blocks may be evicted before they are used, when the cache is tiny
+            if not self._downloads.verify(object_, first, last):
+                await self._downloads.fetch(object_, first, last)
+            file = self._here(run)
+            if file is not None:
+                return file
+        raise InputOutput(f"object {run.object}: blocks {first}..{last} do not stay in the cache")
+
+    # --- read-ahead
+
+    def _read_ahead(self, inode: Inode, ahead: ReadAhead, end: int, window: int) -> None:
+        """Start to fetch what a sequential reader will want next."""
+        start, stop = max(end, ahead.fetched_to), min(end + window, inode.size)
+        if stop - start < min(BLOCK, window // 2) or self.nursery is None or self._ahead_tasks >= AHEAD_TASKS_MAX:
+            return
+        ahead.fetched_to = stop
+        for run in self._extents.runs(inode, start, stop):
+            file = self._here(run)
+            if file is not None:
+                os.posix_fadvise(file.fd, run.object_offset, run.length, os.POSIX_FADV_WILLNEED)
+                continue
+            self._ahead_tasks += 1
+            self.nursery.start_soon(self._prefetch, run)
+
+    async def _prefetch(self, run: Run) -> None:
+        try:
+            await self._bring(run)
+        except (InputOutput, OSError):
+            pass  # whoever really reads it is told
+        finally:
+            self._ahead_tasks -= 1
+
+
+def _pread_fully(fd: int, view: memoryview, offset: int) -> int:
+    done = 0
+    while done < len(view):
+        got = os.preadv(fd, [view[done:]], offset + done)
+        if not got:
+            break
+        done += got
+    return done
+
+
+def object_ids(runs: list[Run]) -> set[ObjectId]:
+    """The objects that runs refer to."""
+    return {run.object for run in runs}
