@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -23,10 +24,13 @@ from gsfs.backends.measure import Counters, Measure, OnRequest
 from gsfs.backends.options import LocationOptions
 from gsfs.backends.request import Request, RequestKind, T
 from gsfs.backends.retry import Retry
-from gsfs.errors import ObjectExists
+from gsfs.errors import BackendError, ObjectExists
 from gsfs.model import LocationId
 
 log = logging.getLogger(__name__)
+
+DELETES_AT_ONCE: Final = 8
+"""Requests to delete that one call has under way."""
 
 Verify = Callable[[bytes], None]
 """Looks at the bytes of a range and raises BackendCorrupt when they are wrong (see ``verify``)."""
@@ -125,13 +129,28 @@ class Location:
     async def delete_many(
         self, keys: Sequence[str], *, deadline_s: float | None = None, patient: bool = False
     ) -> None:
-        """Remove objects, one request for each ``capabilities.delete_batch`` keys; absent ones are fine."""
+        """Remove objects, one request for each ``capabilities.delete_batch`` keys; absent ones are fine.
+
+        Raises the error of the first batch that fails; those that were under way with it are carried out.
+        """
         step = self.capabilities.delete_batch
-        for first in range(0, len(keys), step):
-            batch = tuple(keys[first : first + step])
+        batches = [tuple(keys[first : first + step]) for first in range(0, len(keys), step)]
+        errors: list[BackendError] = []
+
+        async def delete(batch: tuple[str, ...]) -> None:
             run = partial(self._backend.delete_many, batch)
             what = batch[0] if len(batch) == 1 else f"{batch[0]} and {len(batch) - 1} more"
-            await self._carry_out(self._request(RequestKind.DELETE, run, what, deadline_s, patient))
+            try:
+                await self._carry_out(self._request(RequestKind.DELETE, run, what, deadline_s, patient))
+            except BackendError as error:
+                errors.append(error)
+
+        for first in range(0, len(batches), DELETES_AT_ONCE):
+            async with trio.open_nursery() as nursery:
+                for batch in batches[first : first + DELETES_AT_ONCE]:
+                    nursery.start_soon(delete, batch)
+            if errors:
+                raise errors[0]
 
     async def list(
         self,

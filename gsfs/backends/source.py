@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from gsfs.backends.base import BytesSource, FileSource, Source
+from gsfs.backends.checksum import crc32c, crc32c_of_file
 from gsfs.errors import BackendError
 
 
@@ -41,6 +42,17 @@ def open_source(source: Source) -> Iterator[BinaryIO]:
         if size < source.offset + source.size_bytes:
             raise SourceLost(f"{source.path}: {size} bytes, too short for the run that was promised")
         yield io.BufferedReader(_Run(descriptor, source.offset, source.size_bytes), 1 << 18)
+
+
+def crc32c_of_source(source: Source) -> int:
+    """CRC32C of the bytes as they are now, without holding them all in memory. Raises SourceLost."""
+    if isinstance(source, BytesSource):
+        return crc32c(source.data)
+    with _opened(source) as descriptor:
+        value, size_bytes = crc32c_of_file(descriptor, source.offset, source.size_bytes)
+    if size_bytes != source.size_bytes:
+        raise SourceLost(f"{source.path}: {size_bytes} bytes where {source.size_bytes} were promised")
+    return value
 
 
 @contextmanager

@@ -1,0 +1,236 @@
+"""Amazon S3 and what speaks its protocol, through boto3. Owns the requests; ``s3client`` owns the client."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
+
+from gsfs.backends.base import BytesSource, Capabilities, ObjectInfo, Source
+from gsfs.backends.checksum import METADATA_KEY, crc32c, from_base64, from_hex, to_base64, to_hex
+from gsfs.backends.httperrors import error_for, scrub
+from gsfs.backends.ranges import check_range, range_header
+from gsfs.backends.s3client import make_client, translate_botocore
+from gsfs.backends.source import open_source, read_source
+from gsfs.backends.spec import LocationSpec
+from gsfs.errors import BackendCorrupt, BackendError, Misconfigured, ObjectNotFound
+
+CAPABILITIES: Final = Capabilities(
+    max_object_bytes=5 << 30,  # of a single PutObject
+    max_key_bytes=1024,
+    copy_within=True,
+    put_if_absent=True,
+    native_crc32c=True,
+    storage_classes=(
+        *("STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING"),
+        *("GLACIER_IR", "REDUCED_REDUNDANCY", "EXPRESS_ONEZONE"),
+    ),
+    delete_batch=1000,
+)
+
+IN_MEMORY_BYTES: Final = 64 << 20
+"""Larger sources are streamed from their file. Bytes in memory go out in large writes and without the extra
+round trip that botocore makes before a stream ("Expect: 100-continue")."""
+
+_METADATA_NAME: Final = METADATA_KEY.replace("_", "-")  # some servers drop headers with underscores
+
+
+class S3Backend:
+    """One S3 bucket. Uploads are proven by CRC32C where the server confirms it, else by Content-MD5."""
+
+    def __init__(self, spec: LocationSpec) -> None:
+        self.capabilities = CAPABILITIES
+        self._secrets = spec.secrets()
+        self._bucket = spec.bucket
+        with self._translated("open"):
+            self._client: Any = make_client(spec)
+        self._extra = {"StorageClass": spec.storage_class} if spec.storage_class else {}
+        # MD5 costs three times what everything else costs: it is sent until the server has shown that it
+        # checks CRC32C, by repeating it in its answer.
+        self._send_md5 = spec.put_checksum != "crc32c"
+        self._md5_for_good = spec.put_checksum == "md5"
+
+    def put(self, key: str, source: Source, *, if_absent: bool = False) -> ObjectInfo:
+        what = f"put {key}"
+        if isinstance(source, BytesSource) or source.size_bytes <= IN_MEMORY_BYTES:
+            answer = self._put_body(what, key, read_source(source), source, if_absent)
+        else:
+            with open_source(source) as stream:
+                answer = self._put_body(what, key, stream, source, if_absent)
+        confirmed = from_base64(answer.get("ChecksumCRC32C"))
+        if confirmed is not None and confirmed != source.crc32c:
+            raise BackendCorrupt(f"{what}: the server stored CRC32C {confirmed:08x}")
+        self._send_md5 = self._md5_for_good or confirmed is None
+        written_ns = 0  # PutObject does not say when
+        return ObjectInfo(key, source.size_bytes, _etag(answer), written_ns, source.crc32c)
+
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        what = f"get {key}"
+        if length <= 0:
+            return b""
+        try:
+            with self._translated(what):
+                answer = self._client.get_object(
+                    Bucket=self._bucket, Key=key, Range=range_header(offset, length)
+                )
+                with answer["Body"] as stream:
+                    body: bytes = stream.read()
+        except _PastTheEnd:
+            return b""
+        return check_range(what, body, offset, length, answer.get("ContentRange"), _whole_crc32c(answer))
+
+    def head(self, key: str) -> ObjectInfo:
+        with self._translated(f"head {key}"):
+            answer = self._client.head_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED")
+        return ObjectInfo(
+            key,
+            answer["ContentLength"],
+            _etag(answer),
+            int(answer["LastModified"].timestamp()) * 10**9,
+            _whole_crc32c(answer),
+        )
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        if len(keys) == 1:
+            with self._translated(f"delete {keys[0]}"):
+                self._client.delete_object(Bucket=self._bucket, Key=keys[0])
+            return
+        for first in range(0, len(keys), self.capabilities.delete_batch):
+            batch = keys[first : first + self.capabilities.delete_batch]
+            what = f"delete {len(batch)} keys"
+            objects = [{"Key": key} for key in batch]
+            with self._translated(what):
+                answer = self._client.delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True}
+                )
+            self._raise_first(what, answer.get("Errors", ()))
+
+    def list_page(self, prefix: str, start_after: str = "", limit: int = 1000) -> Sequence[ObjectInfo]:
+        page: list[ObjectInfo] = []
+        asked: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix}
+        if start_after:
+            asked["StartAfter"] = start_after
+        while True:
+            asked["MaxKeys"] = min(1000, limit - len(page))
+            with self._translated(f"list {prefix}"):
+                answer = self._client.list_objects_v2(**asked)
+            page += (_listed(entry) for entry in answer.get("Contents", ()))
+            token = answer.get("NextContinuationToken")
+            if not answer.get("IsTruncated") or not token or len(page) >= limit:
+                return page
+            asked["ContinuationToken"] = token
+
+    def copy(self, source_key: str, key: str) -> ObjectInfo:
+        with self._translated(f"copy {source_key}"):
+            self._client.copy_object(
+                Bucket=self._bucket,
+                Key=key,
+                CopySource={"Bucket": self._bucket, "Key": source_key},
+                **self._extra,
+            )
+        return self.head(key)
+
+    def check(self) -> None:
+        try:
+            with self._translated("check"):
+                self._client.head_bucket(Bucket=self._bucket)
+        except ObjectNotFound:  # the answer to HEAD has no body that could say what is missing
+            raise Misconfigured(f"check: there is no bucket {self._bucket!r}") from None
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _put_body(self, what: str, key: str, body: Any, source: Source, if_absent: bool) -> Mapping[str, Any]:
+        asked: dict[str, Any] = {
+            "Bucket": self._bucket,
+            "Key": key,
+            "Body": body,
+            "ContentLength": source.size_bytes,
+            "ContentType": "application/octet-stream",
+            "ChecksumCRC32C": to_base64(source.crc32c),
+            "Metadata": {_METADATA_NAME: to_hex(source.crc32c)},
+            **self._extra,
+        }
+        if self._md5_for_good:
+            del asked["ChecksumCRC32C"]
+        if self._send_md5:
+            asked["ContentMD5"] = _md5_of_right_bytes(what, body, source.crc32c)
+        if if_absent:
+            asked["IfNoneMatch"] = "*"
+        with self._translated(what):
+            answer: Mapping[str, Any] = self._client.put_object(**asked)
+        return answer
+
+    def _raise_first(self, what: str, failures: Sequence[Mapping[str, str]]) -> None:
+        """DeleteObjects answers 200 and lists what failed."""
+        for failure in failures:
+            code = failure.get("Code", "")
+            if code not in ("NoSuchKey", "NoSuchVersion"):
+                status = 403 if code == "AccessDenied" else 500
+                message = scrub(failure.get("Message", ""), self._secrets)
+                raise error_for(f"{what}: {failure.get('Key', '')}", status, code, message)
+
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except BackendError:
+            raise
+        except ClientError as error:
+            raise self._answered(what, error) from None
+        except (BotoCoreError, HTTPError, OSError) as error:
+            raise translate_botocore(what, error, self._secrets) from None
+
+    def _answered(self, what: str, error: ClientError) -> BackendError:
+        body = error.response.get("Error", {})
+        facts: Mapping[str, Any] = error.response.get("ResponseMetadata", {})
+        code, status = str(body.get("Code", "")), int(facts.get("HTTPStatusCode", 500))
+        if code == "InvalidRange" or status == 416:
+            return _PastTheEnd(what)
+        if status in (301, 307) or code == "AuthorizationHeaderMalformed":
+            return Misconfigured(f"{what}: the bucket is in another region or behind another endpoint")
+        message = scrub(str(body.get("Message", "")), self._secrets)
+        return error_for(what, status, code, message, facts.get("HTTPHeaders", {}))
+
+
+class _PastTheEnd(BackendError):
+    """416: the range begins at or after the end of the object. Never leaves this module."""
+
+
+def _md5_of_right_bytes(what: str, body: Any, expected_crc32c: int) -> str:
+    """Content-MD5 of the body. It vouches for the way to the server only, so the CRC32C is compared here."""
+    digest, checksum = hashlib.md5(usedforsecurity=False), 0
+    if isinstance(body, bytes):
+        digest.update(body)
+        checksum = crc32c(body)
+    else:
+        while chunk := body.read(1 << 20):
+            digest.update(chunk)
+            checksum = crc32c(chunk, checksum)
+        body.seek(0)
+    if checksum != expected_crc32c:
+        raise BackendCorrupt(f"{what}: the local bytes fail their CRC32C")
+    return base64.b64encode(digest.digest()).decode()
+
+
+def _etag(answer: Mapping[str, Any]) -> str:
+    return str(answer.get("ETag", "")).strip('"')
+
+
+def _whole_crc32c(answer: Mapping[str, Any]) -> int | None:
+    """What the server or the metadata says of the whole object. A composite checksum is not of the bytes."""
+    if answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
+        native = from_base64(answer.get("ChecksumCRC32C"))
+        if native is not None and "ContentRange" not in answer:
+            return native
+    return from_hex(answer.get("Metadata", {}).get(_METADATA_NAME))
+
+
+def _listed(entry: Mapping[str, Any]) -> ObjectInfo:
+    mtime_ns = int(entry["LastModified"].timestamp()) * 10**9
+    return ObjectInfo(entry["Key"], entry["Size"], _etag(entry), mtime_ns)
