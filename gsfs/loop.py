@@ -36,6 +36,8 @@ BUDGET_S = 0.002
 """Longest run of requests without a real checkpoint."""
 NAP_MS = 2
 """Longest sleep in our own poll before trio's scheduler is entered (whole milliseconds, as poll takes them)."""
+SPIN_S = 0.0001
+"""Longest busy wait before that sleep. Measured with client and daemon on two CPUs: 17 us a request, not 70."""
 SWITCH_INTERVAL_S = 0.0005
 """CPython's default of 5 ms lets a busy thread delay each request by as much; at this it is a tenth."""
 
@@ -77,8 +79,10 @@ class _NapPoll:
     def __init__(self) -> None:
         self._fuse_fd = -1
         self._look = select.poll()
-        self._nap = select.poll()
+        self._both = select.poll()
         self._can_nap = False
+        self._failed_spins = 0
+        self._naps_until_spin = 0
 
     def look(self, fuse_fd: int) -> bool:
         """Whether a request (or the end of the session) waits. Under load it nearly always does."""
@@ -87,10 +91,30 @@ class _NapPoll:
         return bool(self._look.poll(0))
 
     def nap(self) -> bool:
-        """Sleep NAP_MS at most until a request or an event of trio's arrives; whether it was a request."""
-        return self._can_nap and any(
-            fd == self._fuse_fd for fd, _flags in self._nap.poll(NAP_MS)
-        )
+        """Wait NAP_MS at most until a request or an event of trio's arrives; whether it was a request."""
+        if not self._can_nap:
+            return False
+        events = self._spin() or self._both.poll(NAP_MS)
+        return any(fd == self._fuse_fd for fd, _flags in events)
+
+    def _spin(self) -> list[tuple[int, int]]:
+        """Look again for SPIN_S before sleeping: a client on another CPU is back sooner than a sleep ends.
+
+        A spin that saw nothing is followed by 1, 3, 7, 15 naps without one, so that an idle mount, or a
+        client that has to share this CPU, pays next to nothing for it.
+        """
+        if self._naps_until_spin:
+            self._naps_until_spin -= 1
+            return []
+        end = _clock() + SPIN_S
+        while _clock() < end:
+            events = self._both.poll(0)
+            if events:
+                self._failed_spins = 0
+                return events
+        self._failed_spins = min(self._failed_spins + 1, 4)
+        self._naps_until_spin = 2**self._failed_spins - 1
+        return []
 
     def _watch(self, fuse_fd: int) -> None:
         self._look = select.poll()
@@ -98,9 +122,9 @@ class _NapPoll:
         trio_fd = _trio_epoll_fd()
         self._can_nap = trio_fd is not None
         if trio_fd is not None:
-            self._nap = select.poll()
-            self._nap.register(fuse_fd, select.POLLIN)
-            self._nap.register(trio_fd, select.POLLIN)
+            self._both = select.poll()
+            self._both.register(fuse_fd, select.POLLIN)
+            self._both.register(trio_fd, select.POLLIN)
         self._fuse_fd = fuse_fd
 
 
@@ -115,9 +139,7 @@ def _trio_epoll_fd() -> int | None:
 
         fd: int = GLOBAL_RUN_CONTEXT.runner.io_manager._epoll.fileno()  # type: ignore[union-attr,unused-ignore]
     except (ImportError, AttributeError):
-        log.debug(
-            "trio keeps its epoll descriptor elsewhere: requests are polled for without sleeping"
-        )
+        log.debug("trio keeps its epoll descriptor elsewhere: requests are polled for without sleeping")
         return None
     return fd
 
@@ -171,9 +193,7 @@ class _Nursery:
         try:
             return await self._manager.__aexit__(exc_type, exc, traceback)
         finally:
-            with contextlib.suppress(
-                KeyError
-            ):  # trio has dropped an instrument that failed
+            with contextlib.suppress(KeyError):  # trio has dropped an instrument that failed
                 trio.lowlevel.remove_instrument(self._schedule)
 
     def start_soon(self, worker: Any, *args: Any, name: object = None) -> None:

@@ -40,9 +40,7 @@ class Node:
         self.xattrs: dict[bytes, bytes] = {}
 
 
-def ranges(
-    extents: list[list[int]], start: int, end: int
-) -> Iterator[tuple[int, int, int | None]]:
+def ranges(extents: list[list[int]], start: int, end: int) -> Iterator[tuple[int, int, int | None]]:
     """Cut [start, end) into (offset, length, data offset); a data offset of None is a hole."""
     for at, length, data in extents:
         if at >= end:
@@ -64,9 +62,7 @@ class NullFs(pyfuse3.Operations):
 
     def __init__(self, data_file: Path) -> None:
         super().__init__()
-        self.data_fd = os.open(
-            data_file, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
-        )
+        self.data_fd = os.open(data_file, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self.data_end = 0
         self.nodes: dict[int, Node] = {}
         self.next_ino = int(ROOT_INODE)
@@ -98,9 +94,7 @@ class NullFs(pyfuse3.Operations):
         directory = self.nodes[parent]
         if name in directory.entries:
             raise FUSEError(errno.EEXIST)
-        node = directory.entries[name] = self._node(
-            mode & ~ctx.umask, ctx.uid, ctx.gid, rdev
-        )
+        node = directory.entries[name] = self._node(mode & ~ctx.umask, ctx.uid, ctx.gid, rdev)
         if stat.S_ISDIR(mode):
             node.attr.st_nlink = 2
             directory.attr.st_nlink += 1
@@ -120,9 +114,7 @@ class NullFs(pyfuse3.Operations):
         if not node.attr.st_nlink and not node.lookups:
             del self.nodes[node.attr.st_ino]
 
-    async def lookup(
-        self, parent: int, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> EntryAttributes:
+    async def lookup(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> EntryAttributes:
         node = self.nodes[parent].entries.get(name)
         if node is None:
             missing = EntryAttributes()
@@ -168,11 +160,7 @@ class NullFs(pyfuse3.Operations):
 
     def _truncate(self, node: Node, size: int) -> None:
         if size < node.attr.st_size:
-            node.extents = [
-                [at, min(n, size - at), data]
-                for at, n, data in node.extents
-                if at < size
-            ]
+            node.extents = [[at, min(n, size - at), data] for at, n, data in node.extents if at < size]
         node.attr.st_size = size
 
     async def mkdir(
@@ -201,9 +189,7 @@ class NullFs(pyfuse3.Operations):
     async def readlink(self, ino: int, ctx: pyfuse3.RequestContext) -> bytes:
         return self.nodes[ino].target
 
-    async def link(
-        self, ino: int, parent: int, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> EntryAttributes:
+    async def link(self, ino: int, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> EntryAttributes:
         node = self.nodes[ino]
         if name in self.nodes[parent].entries:
             raise FUSEError(errno.EEXIST)
@@ -212,16 +198,12 @@ class NullFs(pyfuse3.Operations):
         node.lookups += 1
         return node.attr
 
-    async def unlink(
-        self, parent: int, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> None:
+    async def unlink(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         if name not in self.nodes[parent].entries:
             raise FUSEError(errno.ENOENT)
         self._drop(parent, name)
 
-    async def rmdir(
-        self, parent: int, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> None:
+    async def rmdir(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         node = self.nodes[parent].entries.get(name)
         if node is None:
             raise FUSEError(errno.ENOENT)
@@ -332,9 +314,7 @@ class NullFs(pyfuse3.Operations):
         self.listings[self.listing_serial] = list(self.nodes[ino].entries.items())
         return self.listing_serial
 
-    async def readdir(
-        self, fh: int, start_id: int, token: pyfuse3.ReaddirToken
-    ) -> None:
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         listing = self.listings[fh]
         for index in range(start_id, len(listing)):
             name, node = listing[index]
@@ -353,17 +333,13 @@ class NullFs(pyfuse3.Operations):
         answer.f_namemax = 255
         return answer
 
-    async def getxattr(
-        self, ino: int, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> bytes:
+    async def getxattr(self, ino: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         try:
             return self.nodes[ino].xattrs[name]
         except KeyError:
             raise FUSEError(pyfuse3.ENOATTR) from None
 
-    async def setxattr(
-        self, ino: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
-    ) -> None:
+    async def setxattr(self, ino: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
         self.nodes[ino].xattrs[name] = value
 
     async def listxattr(self, ino: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
@@ -390,9 +366,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mountpoint", type=Path)
     parser.add_argument("data_file", type=Path)
-    parser.add_argument(
-        "--stock", action="store_true", help="pyfuse3's own loop, to compare with"
-    )
+    parser.add_argument("--stock", action="store_true", help="pyfuse3's own loop, to compare with")
     args = parser.parse_args()
     gc.disable()  # nothing here makes cycles, and full collections would grow with the tree
     if not args.stock:
