@@ -61,6 +61,7 @@ class AzureBackend:
 
     def put(self, key: str, source: Source, *, if_absent: bool = False) -> ObjectInfo:
         what = f"put {key}"
+        _refuse_unsafe(what, key)
         if isinstance(source, BytesSource) or source.size_bytes <= SINGLE_PUT_BYTES:
             data = read_source(source)
             found = crc32c(data)
@@ -124,6 +125,7 @@ class AzureBackend:
                 return page
 
     def copy(self, source_key: str, key: str) -> ObjectInfo:
+        _refuse_unsafe(f"copy {source_key}", key)
         with self._translated(f"copy {source_key}"):
             source = self._client.get_blob_client(source_key)
             target = self._client.get_blob_client(key)
@@ -205,6 +207,12 @@ class AzureBackend:
 
 class _PastTheEnd(BackendError):
     """416: the range begins at or after the end of the object. Never leaves this module."""
+
+
+def _refuse_unsafe(what: str, key: str) -> None:
+    """Names that HTTP clients or the service rewrite on the way: they would end up under another name."""
+    if "\\" in key or any(component in (".", "..") for component in key.split("/")):
+        raise Misconfigured(f"{what}: azure takes no backslash and no component . or .. in a name")
 
 
 def _order(key: str) -> bytes:

@@ -66,10 +66,13 @@ class GcsBackend:
         }
         if self._spec.storage_class:
             facts["storageClass"] = self._spec.storage_class
-        if isinstance(source, BytesSource) or source.size_bytes <= SINGLE_PUT_BYTES:
-            stored = _info(self._put_at_once(what, facts, read_source(source), if_absent))
-        else:
-            stored = self._put_large(what, facts, source, if_absent)
+        try:
+            if isinstance(source, BytesSource) or source.size_bytes <= SINGLE_PUT_BYTES:
+                stored = _info(self._put_at_once(what, facts, read_source(source), if_absent))
+            else:
+                stored = self._put_large(what, facts, source, if_absent)
+        except ObjectNotFound:  # nothing but the bucket can be missing
+            raise Misconfigured(f"{what}: there is no bucket {self._spec.bucket!r}") from None
         if (stored.size_bytes, stored.crc32c) != (source.size_bytes, source.crc32c):
             # It is there, but it is not what was promised: nobody may find it.
             self.delete_many((key,))

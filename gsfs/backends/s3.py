@@ -14,6 +14,7 @@ from urllib3.exceptions import HTTPError
 from gsfs.backends.base import BytesSource, Capabilities, ObjectInfo, Source
 from gsfs.backends.checksum import METADATA_KEY, crc32c, from_base64, from_hex, to_base64, to_hex
 from gsfs.backends.httperrors import error_for, scrub
+from gsfs.backends.pagetoken import PageTokens
 from gsfs.backends.ranges import check_range, range_header
 from gsfs.backends.s3client import make_client, translate_botocore
 from gsfs.backends.source import open_source, read_source
@@ -47,6 +48,7 @@ class S3Backend:
         self.capabilities = CAPABILITIES
         self._secrets = spec.secrets()
         self._bucket = spec.bucket
+        self._tokens = PageTokens()
         with self._translated("open"):
             self._client: Any = make_client(spec)
         self._extra = {"StorageClass": spec.storage_class} if spec.storage_class else {}
@@ -113,7 +115,10 @@ class S3Backend:
     def list_page(self, prefix: str, start_after: str = "", limit: int = 1000) -> Sequence[ObjectInfo]:
         page: list[ObjectInfo] = []
         asked: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix}
-        if start_after:
+        token = self._tokens.take(prefix, start_after) if start_after else None
+        if token is not None:
+            asked["ContinuationToken"] = token
+        elif start_after:
             asked["StartAfter"] = start_after
         while True:
             asked["MaxKeys"] = min(1000, limit - len(page))
@@ -121,7 +126,11 @@ class S3Backend:
                 answer = self._client.list_objects_v2(**asked)
             page += (_listed(entry) for entry in answer.get("Contents", ()))
             token = answer.get("NextContinuationToken")
-            if not answer.get("IsTruncated") or not token or len(page) >= limit:
+            if not answer.get("IsTruncated") or not token:
+                return page
+            if len(page) >= limit:
+                # Some servers lose keys after StartAfter where one key goes on below another.
+                self._tokens.remember(prefix, page[-1].key, token)
                 return page
             asked["ContinuationToken"] = token
 

@@ -13,10 +13,10 @@ from gsfs.backends.spec import LocationSpec
 from tests.support import servers
 
 
-def s3_spec(id: str, url: str, bucket: str, **options: Any) -> LocationSpec:
-    """A location at a server that speaks S3."""
+def s3_spec(id: str, url: str, default_bucket: str, **options: Any) -> LocationSpec:
+    """A location at a server that speaks S3; ``options`` override."""
     keys = {"access_key": Secret(servers.ACCESS_KEY), "secret_key": Secret(servers.SECRET_KEY)}
-    return LocationSpec(id=id, kind="s3", bucket=bucket, endpoint=url, **{**keys, **options})
+    return LocationSpec(id=id, kind="s3", **{"bucket": default_bucket, "endpoint": url, **keys, **options})
 
 
 def make_s3_bucket(spec: LocationSpec) -> None:
@@ -28,10 +28,10 @@ def make_s3_bucket(spec: LocationSpec) -> None:
     client.close()
 
 
-def azure_spec(id: str, url: str, bucket: str, **options: Any) -> LocationSpec:
-    """A location at azurite."""
+def azure_spec(id: str, url: str, default_bucket: str, **options: Any) -> LocationSpec:
+    """A location at azurite; ``options`` override."""
     key = {"account": servers.AZURITE_ACCOUNT, "account_key": Secret(servers.AZURITE_KEY)}
-    return LocationSpec(id=id, kind="azure", bucket=bucket, endpoint=url, **{**key, **options})
+    return LocationSpec(id=id, kind="azure", **{"bucket": default_bucket, "endpoint": url, **key, **options})
 
 
 def make_azure_container(spec: LocationSpec) -> None:
@@ -42,9 +42,10 @@ def make_azure_container(spec: LocationSpec) -> None:
             client.create_container()
 
 
-def gcs_spec(id: str, url: str, bucket: str, **options: Any) -> LocationSpec:
-    """A location at fake-gcs-server."""
-    return LocationSpec(id=id, kind="gcs", bucket=bucket, endpoint=url, **{"anonymous": True, **options})
+def gcs_spec(id: str, url: str, default_bucket: str, **options: Any) -> LocationSpec:
+    """A location at fake-gcs-server; ``options`` override."""
+    given = {"bucket": default_bucket, "endpoint": url, "anonymous": True}
+    return LocationSpec(id=id, kind="gcs", **{**given, **options})
 
 
 def make_gcs_bucket(spec: LocationSpec) -> None:
@@ -61,6 +62,6 @@ def make_gcs_bucket(spec: LocationSpec) -> None:
 
 
 def local_spec(id: str, folder: Path, **options: Any) -> LocationSpec:
-    """A location in a directory, which is made."""
+    """A location in a directory, which is made; ``options`` override."""
     folder.mkdir(parents=True, exist_ok=True)
-    return LocationSpec(id=id, kind="local", path=str(folder), **options)
+    return LocationSpec(id=id, kind="local", **{"path": str(folder), **options})
