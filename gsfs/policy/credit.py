@@ -33,22 +33,7 @@ def loss_at_worst(miss_usd: float, hold_usd: float) -> float:
     """
     just_after = miss_usd + hold_usd - SAFE_RATIO * hold_usd
     never = hold_usd - (SAFE_RATIO - 1) * miss_usd
-    return just_after if just_after > never else never
-
-
-@dataclass(frozen=True, slots=True)
-class Stake:
-    """What one open interval means to the account; made again from the trail when the interval ends."""
-
-    miss_usd: float
-    hold_usd_per_s: float
-    ttl_s: float
-    admitted: bool
-    """Chosen freely; otherwise by the safe rule, which needs no reserve."""
-
-    @property
-    def hold_usd(self) -> float:
-        return self.ttl_s * self.hold_usd_per_s
+    return max(just_after, never)
 
 
 @dataclass(slots=True)
@@ -61,7 +46,7 @@ class Slot:
     """``loss_at_worst``: what they lose if the next reads come just after their TTLs."""
     lapse_usd: float = 0.0
     """What they will have cost above the safe ratio if they lapse."""
-    hold_usd_per_s: float = 0.0
+    usd_per_s: float = 0.0
 
     def reserve_usd(self, left_s: float) -> float:
         """The most they can still lose with ``left_s`` until they lapse.
@@ -70,8 +55,8 @@ class Slot:
         it until then. For a read ``left_s`` before T_even the loss is what a lapse loses plus SAFE_RATIO * left *
         sigma. (Both bounds hold for the sums because they hold for each interval.)
         """
-        later = self.lapse_usd + SAFE_RATIO * left_s * self.hold_usd_per_s
-        return max(0.0, self.worst_usd if self.worst_usd < later else later)
+        later = self.lapse_usd + SAFE_RATIO * left_s * self.usd_per_s
+        return max(0.0, min(later, self.worst_usd))
 
 
 @dataclass(slots=True)
@@ -109,40 +94,51 @@ class CreditAccount:
         self.optimum_usd += miss_usd
         self.spent_usd += miss_usd
 
-    def opened(self, lapses_s: float, stake: Stake) -> int:
-        """An interval began that lapses at ``lapses_s`` (T_even later). Returns its slot, to close it with."""
+    def opened(
+        self, lapses_s: float, miss_usd: float, hold_usd: float, usd_per_s: float, admitted: bool
+    ) -> int:
+        """An interval began that lapses at ``lapses_s`` (T_even later). Returns its slot, to close it with.
+
+        ``hold_usd`` is what its TTL costs, ``usd_per_s`` the price of holding. ``admitted``: chosen freely;
+        otherwise by the safe rule, which needs no reserve.
+        """
         index = min(int(lapses_s / self.slot_s) + 1, self.slot + MAX_SLOTS)
         slot = self.slots.get(index)
         if slot is None:
             slot = self.slots[index] = Slot()
-        self._change(index, slot, stake, 1.0)
+        slot.spent_usd += hold_usd
+        if admitted:
+            self._stake(index, slot, 1.0, miss_usd, hold_usd, usd_per_s)
         return index
 
-    def closed(self, index: int, stake: Stake, gap_s: float) -> None:
+    def closed(
+        self, index: int, miss_usd: float, hold_usd: float, usd_per_s: float, admitted: bool, gap_s: float
+    ) -> None:
         """The interval ended in a read after ``gap_s``. If it had lapsed before, only the new transfer counts."""
         slot = self.slots.get(index)
         if slot is None:
-            self.fetched(stake.miss_usd)
+            self.fetched(miss_usd)
             return
-        wanted = gap_s * stake.hold_usd_per_s
-        optimum = wanted if wanted < stake.miss_usd else stake.miss_usd
-        spent = wanted if gap_s <= stake.ttl_s else stake.hold_usd + stake.miss_usd
+        wanted = gap_s * usd_per_s
+        optimum = min(wanted, miss_usd)
+        spent = wanted if wanted <= hold_usd else hold_usd + miss_usd
         self.optimum_usd += optimum
         self.spent_usd += spent
-        self._change(index, slot, stake, -1.0)
-        if stake.admitted:
+        slot.spent_usd -= hold_usd
+        if admitted:
+            self._stake(index, slot, -1.0, miss_usd, hold_usd, usd_per_s)
             self.loss_usd += spent - SAFE_RATIO * optimum
 
-    def _change(self, index: int, slot: Slot, stake: Stake, sign: float) -> None:
-        hold = stake.hold_usd
-        slot.spent_usd += sign * hold
-        if stake.admitted:
-            left_s = (index - self.slot) * self.slot_s
-            before = slot.reserve_usd(left_s)
-            slot.worst_usd += sign * loss_at_worst(stake.miss_usd, hold)
-            slot.lapse_usd += sign * (hold - (SAFE_RATIO - 1) * stake.miss_usd)
-            slot.hold_usd_per_s += sign * stake.hold_usd_per_s
-            self.reserved_usd += slot.reserve_usd(left_s) - before
+    def _stake(
+        self, index: int, slot: Slot, sign: float, miss_usd: float, hold_usd: float, usd_per_s: float
+    ) -> None:
+        """Put an admitted interval into its slot (sign 1) or take it out (-1)."""
+        left_s = (index - self.slot) * self.slot_s
+        before = slot.reserve_usd(left_s)
+        slot.worst_usd += sign * loss_at_worst(miss_usd, hold_usd)
+        slot.lapse_usd += sign * (hold_usd - (SAFE_RATIO - 1) * miss_usd)
+        slot.usd_per_s += sign * usd_per_s
+        self.reserved_usd += slot.reserve_usd(left_s) - before
 
     def advance(self, now_s: float) -> None:
         """Settle the slots that the clock has passed (their intervals have lapsed); reserve anew for the others."""
@@ -156,5 +152,5 @@ class CreditAccount:
     def to_state(self) -> dict[str, object]:
         """A JSON-ready value."""
         sums = (self.optimum_usd, self.spent_usd, self.loss_usd, self.reserved_usd)
-        slots = {i: (s.spent_usd, s.worst_usd, s.lapse_usd, s.hold_usd_per_s) for i, s in self.slots.items()}
+        slots = {i: (s.spent_usd, s.worst_usd, s.lapse_usd, s.usd_per_s) for i, s in self.slots.items()}
         return {"slot_s": self.slot_s, "slot": self.slot, "sums": sums, "draws": self.draws, "slots": slots}

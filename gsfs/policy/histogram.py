@@ -5,8 +5,8 @@ differs in three ways, all explained in docs/policies.md:
 
 * intervals are told apart by *context*: whether there was a read before, and how long before, in units of T_even;
 * an interval still open is neither a re-read nor a last read: it is censored, and weighted as such (Kaplan and Meier);
-* evidence is blended with a prior (a hazard of 1/T_even: the distribution for which every TTL is equally good), so
-  that little evidence argues for little.
+* evidence is blended: a context's with that of the region, and this with a prior, so that little evidence argues
+  for little and there is always an answer.
 
 The state is bounded: ``CONTEXTS`` times ``BINS`` masses and ``HORIZON_SLOTS`` open cohorts, whatever is read.
 """
@@ -14,7 +14,9 @@ The state is bounded: ``CONTEXTS`` times ``BINS`` masses and ``HORIZON_SLOTS`` o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 BINS_PER_OCTAVE = 4
 BINS = 33 * BINS_PER_OCTAVE
@@ -31,8 +33,11 @@ HORIZON_SLOTS = 2 * SLOTS_PER_T_EVEN
 """After two (reference) T_even an open interval counts as never read again."""
 DECAY_PER_SLOT = 0.5 ** (1 / (4 * SLOTS_PER_T_EVEN))
 """Evidence halves every four T_even: habits change."""
-BLEND = 12.0
+BLEND = 16.0
 """How many intervals the wider experience (all contexts, or the prior) weighs against a context's own."""
+PRIOR_SHARE, PRIOR_SHAPE = 0.7, 0.3
+"""Before anything is known: P(gap <= x T_even) = 0.7 x**0.3 for x <= 1. Most re-reads come early; measured, not
+derived (docs/policies.md), and the bound does not depend on it."""
 
 
 def bin_of(gap_s: float) -> int:
@@ -55,12 +60,16 @@ def context_of(gap_s: float, t_even_s: float) -> int:
     return 2 if share > 0.015625 else 1
 
 
+def _column_sums(rows: Iterable[list[float]]) -> list[float]:
+    return [sum(column) for column in zip(*rows, strict=True)]
+
+
 @dataclass(slots=True)
 class Survival:
     """What share of intervals is still open after each bin, and the smallest expected cost read off it."""
 
     after: list[float]
-    """after[i]: probability that the next read comes later than BIN_END_S[i]."""
+    """after[i]: probability that the next read comes later than BIN_END_S[i]; the last bin is that of T_even."""
 
     def best_ttl_s(self, t_even_s: float) -> tuple[float, float]:
         """The TTL in [0, T_even] of least expected cost, and that cost in seconds of storage.
@@ -68,12 +77,10 @@ class Survival:
         The cost of TTL T (SkyStore, section on expected cost, divided by sigma), up to a constant:
         sum over gaps g <= T of p(g) g  +  sum over T < g <= T_even of p(g) (T + T_even)  +  P(g > T_even) T.
         """
-        last = bin_of(t_even_s)
-        beyond = self.after[last]
+        beyond = self.after[-1]
         best_s, least = 0.0, (1.0 - beyond) * t_even_s
         held, before = 0.0, 1.0
-        for i in range(last + 1):
-            now = self.after[i]
+        for i, now in enumerate(self.after):
             held += (before - now) * min(BIN_MID_S[i], t_even_s)
             ttl_s = min(BIN_END_S[i], t_even_s)
             cost = held + now * ttl_s + (now - beyond) * t_even_s
@@ -81,6 +88,16 @@ class Survival:
                 best_s, least = ttl_s, cost
             before = now
         return best_s, least
+
+    def expected_s(self, ttl_s: float, t_even_s: float) -> float:
+        """Expected cost of any TTL up to T_even, in seconds of storage, by the same formula."""
+        beyond, held, before = self.after[-1], 0.0, 1.0
+        for i, now in enumerate(self.after):
+            if BIN_END_S[i] > ttl_s:
+                break
+            held += (before - now) * min(BIN_MID_S[i], t_even_s)
+            before = now
+        return held + before * ttl_s + (before - beyond) * t_even_s
 
 
 @dataclass(slots=True)
@@ -97,17 +114,18 @@ class GapHistogram:
     """Mass of intervals that outlived the horizon without a read."""
     cohorts: list[dict[int, float]] = field(default_factory=lambda: [{} for _ in range(CONTEXTS)])
     """Mass of open intervals by the slot in which they began."""
+    tables: list[tuple[list[float], list[float]]] = field(default_factory=list)
+    """Gaps and masses at risk, by context and (last) over all; derived once per slot, never stored."""
 
-    def opened(self, context: int, now_s: float) -> None:
-        """A read began an interval."""
-        cohort = self.cohorts[context]
-        slot = int(now_s / self.slot_s)
+    def opened(self, context: int) -> int:
+        """A read began an interval. Returns its cohort: the current slot."""
+        cohort, slot = self.cohorts[context], self.slot
         cohort[slot] = cohort.get(slot, 0.0) + 1.0
+        return slot
 
-    def closed(self, context: int, began_s: float, gap_s: float) -> None:
-        """The interval that began at ``began_s`` ended in a read. Past the horizon it has been counted already."""
+    def closed(self, context: int, slot: int, gap_s: float) -> None:
+        """An interval of cohort ``slot`` ended in a read. Past the horizon it has been counted already."""
         cohort = self.cohorts[context]
-        slot = int(began_s / self.slot_s)
         mass = cohort.get(slot)
         if mass is None:
             return
@@ -124,6 +142,7 @@ class GapHistogram:
         if passed <= 0:
             return False
         self.slot = slot
+        self.tables.clear()
         decay = DECAY_PER_SLOT ** min(passed, 100 * SLOTS_PER_T_EVEN)
         oldest = slot - HORIZON_SLOTS
         for context in range(CONTEXTS):
@@ -138,14 +157,19 @@ class GapHistogram:
         return sum(self.lapsed) + sum(map(sum, self.gaps))
 
     def survival(self, context: int, t_even_s: float) -> Survival:
-        """The blended Kaplan-Meier estimate for one context, prior hazard 1/T_even."""
-        wide_gaps = [sum(column) for column in zip(*self.gaps, strict=True)]
-        wide_risk = [sum(column) for column in zip(*map(self._at_risk, range(CONTEXTS)), strict=True)]
-        own_gaps, own_risk = self.gaps[context], self._at_risk(context)
-        left, after, begin_s = 1.0, [], 0.0
-        for i in range(BINS):
-            prior = -math.expm1((begin_s - BIN_END_S[i]) / t_even_s)
-            begin_s = BIN_END_S[i]
+        """The blended Kaplan-Meier estimate for one context, up to the bin that holds T_even."""
+        if not self.tables:
+            self.tables = [(self.gaps[c], self._at_risk(c)) for c in range(CONTEXTS)]
+            self.tables.append(
+                (_column_sums(g for g, _ in self.tables), _column_sums(r for _, r in self.tables))
+            )
+        own_gaps, own_risk = self.tables[context]
+        wide_gaps, wide_risk = self.tables[CONTEXTS]
+        left, after, prior_left = 1.0, [], 1.0
+        for i in range(bin_of(t_even_s) + 1):
+            prior_after = 1.0 - PRIOR_SHARE * min(1.0, BIN_END_S[i] / t_even_s) ** PRIOR_SHAPE
+            prior = 1.0 - prior_after / prior_left
+            prior_left = prior_after
             wide = (wide_gaps[i] + BLEND * prior) / (wide_risk[i] + BLEND)
             left *= 1.0 - (own_gaps[i] + BLEND * wide) / (own_risk[i] + BLEND)
             after.append(left)
@@ -158,11 +182,8 @@ class GapHistogram:
             age_bin = bin_of((self.slot - slot) * self.slot_s)
             if age_bin:
                 ends[age_bin - 1] += mass
-        risk, total = [0.0] * BINS, self.lapsed[context]
-        for i in range(BINS - 1, -1, -1):
-            total += ends[i]
-            risk[i] = total
-        return risk
+        ends.append(self.lapsed[context])
+        return list(accumulate(reversed(ends)))[:0:-1]
 
     def to_state(self) -> dict[str, object]:
         """A JSON-ready value; empty bins are left out."""

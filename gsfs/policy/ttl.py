@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gsfs.errors import DatabaseCorrupt
-from gsfs.policy.credit import CreditAccount, Slot, Stake, loss_at_worst
+from gsfs.policy.credit import CreditAccount, Slot, loss_at_worst
 from gsfs.policy.histogram import (
     CONTEXTS,
     FIRST_READ,
@@ -23,10 +23,10 @@ from gsfs.policy.histogram import (
 from gsfs.policy.prices import FOREVER_S, break_even_s
 
 STATE_VERSION = 1
+BURST_SHARE = 1 / 1024
+"""Hits closer together than this share of T_even are one read: they renew the TTL and teach nothing."""
 EWMA_WEIGHT = 0.5
 """Weight of the newest gap in the moving average."""
-MIN_EVIDENCE = 8.0
-"""Ended intervals in a region before its histogram is asked at all."""
 
 
 @dataclass(slots=True)
@@ -44,6 +44,8 @@ class Trail:
     hold_usd_per_s: float = 0.0
     """N_eff, and the price of holding the replica, both as of that read."""
     context: int = FIRST_READ
+    cohort: int = 0
+    """Slot of the histogram in which the interval began."""
     slot: int = 0
     """Slot of the credit account in which the interval lapses."""
     admitted: bool = False
@@ -55,10 +57,6 @@ class Trail:
 
     def expires_s(self) -> float:
         return self.last_read_s + self.ttl_s
-
-    def stake(self) -> Stake:
-        """The open interval, as the credit account sees it."""
-        return Stake(self.miss_usd, self.hold_usd_per_s, self.ttl_s, self.admitted)
 
 
 @dataclass(slots=True)
@@ -86,15 +84,12 @@ class RegionMemory:
         self.next_slot_s = (self.histogram.slot + 1) * self.histogram.slot_s
 
     def best_ttl_s(self, context: int, t_even_s: float) -> float:
-        """The histogram's TTL, or -1 when too little is known."""
+        """The TTL of least expected cost, at most T_even."""
         key = (context, bin_of(t_even_s))
         ttl_s = self.ttls.get(key)
         if ttl_s is None:
-            ttl_s = -1.0
-            if self.histogram.evidence() >= MIN_EVIDENCE:
-                ttl_s = self.histogram.survival(context, t_even_s).best_ttl_s(t_even_s)[0]
-            self.ttls[key] = ttl_s
-        return ttl_s if ttl_s < t_even_s else t_even_s
+            ttl_s = self.ttls[key] = self.histogram.survival(context, t_even_s).best_ttl_s(t_even_s)[0]
+        return min(ttl_s, t_even_s)
 
     def to_bytes(self) -> bytes:
         """The state for the namespace: versioned JSON, some kilobytes."""
@@ -123,7 +118,8 @@ class RegionMemory:
 
 def _restore_histogram(into: GapHistogram, state: dict[str, object]) -> None:
     rows, lapsed, cohorts = state["gaps"], state["lapsed"], state["cohorts"]
-    assert isinstance(rows, list) and isinstance(lapsed, list) and isinstance(cohorts, list)
+    if not (isinstance(rows, list) and isinstance(lapsed, list) and isinstance(cohorts, list)):
+        raise TypeError("another shape")
     if not len(rows) == len(lapsed) == len(cohorts) == CONTEXTS:
         raise ValueError("another number of contexts")
     into.slot = int(str(state["slot"]))
@@ -136,7 +132,8 @@ def _restore_histogram(into: GapHistogram, state: dict[str, object]) -> None:
 
 def _restore_account(into: CreditAccount, state: dict[str, object]) -> None:
     sums, slots = state["sums"], state["slots"]
-    assert isinstance(sums, list) and isinstance(slots, dict)
+    if not (isinstance(sums, list) and isinstance(slots, dict)):
+        raise TypeError("another shape")
     into.slot, into.draws = int(str(state["slot"])), int(str(state["draws"]))
     into.optimum_usd, into.spent_usd, into.loss_usd, into.reserved_usd = (float(value) for value in sums)
     into.slots = {int(i): Slot(*(float(value) for value in row)) for i, row in slots.items()}
@@ -257,27 +254,38 @@ class AdaptiveTtl:
         hold_usd_per_s: float,
         put_usd: float = 0.0,
     ) -> float:
+        t_even_s = break_even_s(miss_usd, hold_usd_per_s)
+        gap_s, ttl_s = now_s - trail.last_read_s, trail.ttl_s
+        if gap_s <= ttl_s and gap_s < t_even_s * BURST_SHARE and trail.last_read_s >= 0:
+            trail.last_read_s = now_s
+            return ttl_s
         if now_s >= memory.next_slot_s:
             memory.advance(now_s)
-        account, histogram = memory.account, memory.histogram
-        t_even_s = break_even_s(miss_usd, hold_usd_per_s)
-        last_s = trail.last_read_s
-        if last_s < 0:
-            trail.context = FIRST_READ
-            account.fetched(miss_usd)
-        else:
-            gap_s = now_s - last_s
-            histogram.closed(trail.context, last_s, gap_s)
-            account.closed(trail.slot, trail.stake(), gap_s)
-            trail.context = context_of(gap_s, t_even_s)
-        histogram.opened(trail.context, now_s)
+        account = memory.account
+        self._learn(memory, trail, gap_s, t_even_s, miss_usd)
         ttl_s = self._choose(memory, trail, miss_usd, hold_usd_per_s, t_even_s)
         if put_usd * 2 > miss_usd:
             ttl_s = self._when_paid_for(trail, now_s, ttl_s, miss_usd - put_usd, put_usd)
         trail.last_read_s, trail.ttl_s = now_s, ttl_s
         trail.miss_usd, trail.hold_usd_per_s = miss_usd, hold_usd_per_s
-        trail.slot = account.opened(now_s + t_even_s, trail.stake())
+        trail.slot = account.opened(
+            now_s + t_even_s, miss_usd, ttl_s * hold_usd_per_s, hold_usd_per_s, trail.admitted
+        )
         return ttl_s
+
+    def _learn(
+        self, memory: RegionMemory, trail: Trail, gap_s: float, t_even_s: float, miss_usd: float
+    ) -> None:
+        """Close the interval that this read ends, and begin the next."""
+        histogram, account, per_s = memory.histogram, memory.account, trail.hold_usd_per_s
+        if trail.last_read_s < 0:
+            trail.context = FIRST_READ
+            account.fetched(miss_usd)
+        else:
+            histogram.closed(trail.context, trail.cohort, gap_s)
+            account.closed(trail.slot, trail.miss_usd, trail.ttl_s * per_s, per_s, trail.admitted, gap_s)
+            trail.context = context_of(gap_s, t_even_s)
+        trail.cohort = histogram.opened(trail.context)
 
     def _choose(
         self, memory: RegionMemory, trail: Trail, miss_usd: float, hold_usd_per_s: float, t_even_s: float
@@ -287,12 +295,14 @@ class AdaptiveTtl:
         if not account.within_bound():
             return t_even_s
         ttl_s = memory.best_ttl_s(trail.context, t_even_s)
-        if ttl_s >= 0 and account.admits(loss_at_worst(miss_usd, ttl_s * hold_usd_per_s)):
+        if account.admits(loss_at_worst(miss_usd, ttl_s * hold_usd_per_s)):
             trail.admitted = True
             return ttl_s
         return account.draw() * t_even_s
 
-    def _when_paid_for(self, trail: Trail, now_s: float, ttl_s: float, fetch_usd: float, put_usd: float) -> float:
+    def _when_paid_for(
+        self, trail: Trail, now_s: float, ttl_s: float, fetch_usd: float, put_usd: float
+    ) -> float:
         """Small objects, whose PUT costs more than reading them remotely: a replica once reads have paid for it."""
         if 0 <= trail.last_read_s and now_s <= trail.expires_s():
             return ttl_s

@@ -14,12 +14,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gsfs.model import MIB
 from gsfs.sim.requests import DELETE, GET, PUT, Request
 from gsfs.sim.statistics import WEEK_S, BucketStatistics, Range
 
-GAP_SPREAD = 1.0
-"""Sigma of the logarithm of a gap around its object's mean."""
-MAX_SIZE_BYTES = 1 << 30
+GAP_SPREAD = 2.2
+"""Sigma of the logarithm of a gap around its object's mean: bursts. Chosen so that the policies that learn nothing
+come closest to what was published for the originals (docs/policies.md)."""
+MAX_SIZE_BYTES = 16 * MIB
+"""Policies decide about physical objects, and these are no larger: a larger file is several of them."""
 MAX_WRITES = 50
 
 

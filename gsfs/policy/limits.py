@@ -1,0 +1,68 @@
+"""Budgets and quotas of a bucket. Owns the verdicts and their wording; counts nothing."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from decimal import Decimal
+
+from gsfs.policy.bucket import BucketPolicy, BudgetAction
+
+
+class Verdict(enum.Enum):
+    """Whether to go on."""
+
+    GO = "go"
+    WARN = "warn"
+    """Go on; log the message once."""
+    REFUSE = "refuse"
+    """EDQUOT; log the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    verdict: Verdict
+    message: str = ""
+    """One line, empty for GO: what is spent of what, and how to lift it."""
+
+
+GO = Judgement(Verdict.GO)
+
+
+def judge_budget(
+    bucket: str, policy: BucketPolicy, spent_usd: Decimal, leaves_region: bool, next_usd: Decimal = Decimal(0)
+) -> Judgement:
+    """Judge a read that costs ``next_usd`` when ``spent_usd`` of this month's budget is spent.
+
+    Only reads that leave the region are ever refused: local data stays readable.
+    """
+    budget = policy.budget_usd_per_month
+    if budget is None:
+        return GO
+    lift = f"to lift it: gsfs bucket set {bucket} budget=AMOUNT, or budget_action=warn"
+    spent = f"bucket {bucket}: {spent_usd:.2f} of {budget:.2f} USD of this month's budget spent"
+    if leaves_region and policy.budget_action is BudgetAction.REFUSE and spent_usd + next_usd > budget:
+        return Judgement(Verdict.REFUSE, f"{spent}; reads that leave the region are refused; {lift}")
+    if spent_usd >= budget * policy.budget_warn_share:
+        return Judgement(Verdict.WARN, spent)
+    return GO
+
+
+def judge_quota(
+    bucket: str,
+    policy: BucketPolicy,
+    bytes_used: int,
+    files_used: int,
+    more_bytes: int = 0,
+    more_files: int = 0,
+) -> Judgement:
+    """Judge growth by ``more_bytes`` and ``more_files``. What shrinks is never refused."""
+    checks = (
+        ("quota_bytes", policy.quota_bytes, bytes_used, more_bytes, "bytes"),
+        ("quota_files", policy.quota_files, files_used, more_files, "files"),
+    )
+    for key, limit, used, more, unit in checks:
+        if limit is not None and more > 0 and used + more > limit:
+            message = f"bucket {bucket}: {used} of {limit} {unit} used; to lift it: gsfs bucket set {bucket} {key}=N"
+            return Judgement(Verdict.REFUSE, message)
+    return GO

@@ -1,0 +1,148 @@
+"""What changing a bucket's policy would move, and cost. Owns the comparison; moves nothing (``transfer`` does)."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+
+from gsfs.model import GIB, ObjectId
+from gsfs.policy.bucket import BucketPolicy, Placement
+from gsfs.policy.decide import ReplicaFacts
+from gsfs.policy.expiry import early_delete_usd
+from gsfs.policy.ledger import to_decimal
+from gsfs.policy.placement import choose_source, decide_write
+from gsfs.policy.prices import PriceTable
+
+
+class Action(enum.StrEnum):
+    """One step of a plan, in the order in which a plan takes them: nothing is dropped before its copy is there."""
+
+    COPY = "copy"
+    """Make a permanent replica."""
+    KEEP = "keep"
+    """A replica that was temporary becomes permanent: costs nothing but its storage."""
+    DROP = "drop"
+    """A permanent replica is no longer wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedObject:
+    """One physical object as the namespace has it."""
+
+    object_id: ObjectId
+    size_bytes: int
+    replicas: tuple[ReplicaFacts, ...]
+    writer_region: str
+    """Where it was written; its present home when that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step for one object."""
+
+    action: Action
+    object_id: ObjectId
+    region: str
+    """Where the replica is made, kept or dropped."""
+    source: str
+    """Where a copy is read; empty otherwise."""
+    size_bytes: int
+    usd: Fraction
+    """Once: egress, GET and PUT of a copy; the rest of the minimum age of a dropped replica."""
+
+
+@dataclass(slots=True)
+class PlanSummary:
+    """Totals, for ``gsfs plan`` to print before anything moves."""
+
+    steps: dict[Action, int] = field(default_factory=lambda: dict.fromkeys(Action, 0))
+    bytes_moved: int = 0
+    once_usd: Fraction = Fraction(0)
+    monthly_before_usd: Fraction = Fraction(0)
+    """Storage of permanent replicas, per month."""
+    monthly_after_usd: Fraction = Fraction(0)
+
+    def add(self, move: Move, storage_usd_per_gib_month: Decimal) -> None:
+        self.steps[move.action] += 1
+        self.once_usd += move.usd
+        month = Fraction(move.size_bytes, GIB) * Fraction(storage_usd_per_gib_month)
+        self.monthly_after_usd += -month if move.action is Action.DROP else month
+        if move.action is Action.COPY:
+            self.bytes_moved += move.size_bytes
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "steps": {action.value: count for action, count in self.steps.items()},
+            "bytes_moved": self.bytes_moved,
+            "once_usd": str(to_decimal(self.once_usd)),
+            "monthly_before_usd": str(to_decimal(self.monthly_before_usd)),
+            "monthly_after_usd": str(to_decimal(self.monthly_after_usd)),
+        }
+
+
+def plan_object(
+    item: PlannedObject,
+    policy: BucketPolicy,
+    regions: Sequence[str],
+    prices: PriceTable,
+    now_s: float,
+    reads_per_month: Mapping[str, float] | None = None,
+) -> list[Move]:
+    """The steps that bring one object in line with ``policy``; copies first, drops last; none when it is already.
+
+    Pinned replicas are never dropped. Under ``local`` an object whose writer is unknown stays where it is.
+    """
+    wanted = decide_write(
+        policy, item.writer_region, regions, prices, reads_per_month, item.size_bytes
+    ).permanent
+    have = {r.region: r for r in item.replicas}
+    if policy.placement is Placement.LOCAL and have and not set(wanted) & set(regions):
+        return []
+    steps = []
+    for region in wanted:
+        if region not in have:
+            steps.append(_copy(item, region, have, prices))
+        elif not have[region].permanent:
+            steps.append(Move(Action.KEEP, item.object_id, region, "", item.size_bytes, Fraction(0)))
+    for replica in item.replicas:
+        if replica.permanent and not replica.pinned and replica.region not in wanted:
+            fee = Fraction(early_delete_usd(replica, item.size_bytes, now_s, prices))
+            steps.append(Move(Action.DROP, item.object_id, replica.region, "", item.size_bytes, fee))
+    order = list(Action)
+    return sorted(steps, key=lambda step: order.index(step.action))
+
+
+def _copy(item: PlannedObject, region: str, have: Mapping[str, ReplicaFacts], prices: PriceTable) -> Move:
+    by_price = sorted(
+        have, key=lambda src: (prices.egress_usd_per_gib(src, region), prices.get_usd(src), src)
+    )
+    source = choose_source(by_price, have) or ""
+    usd = Fraction(prices.put_usd(region))
+    if source:
+        usd += Fraction(prices.get_usd(source))
+        usd += Fraction(item.size_bytes, GIB) * Fraction(prices.egress_usd_per_gib(source, region))
+    return Move(Action.COPY, item.object_id, region, source, item.size_bytes, usd)
+
+
+def plan(
+    items: Iterable[PlannedObject],
+    policy: BucketPolicy,
+    regions: Sequence[str],
+    prices: PriceTable,
+    now_s: float,
+    summary: PlanSummary,
+    reads_per_month: Mapping[str, float] | None = None,
+) -> Iterator[Move]:
+    """All moves of a bucket, lazily, adding to ``summary`` as they pass: bounded memory for any number of objects."""
+    storage = {region: prices.storage_usd_per_gib_month(region) for region in regions}
+    for item in items:
+        size = Fraction(item.size_bytes, GIB)
+        here = sum((Fraction(storage[r.region]) for r in item.replicas if r.permanent), Fraction(0)) * size
+        summary.monthly_before_usd += here
+        summary.monthly_after_usd += here
+        for move in plan_object(item, policy, regions, prices, now_s, reads_per_month):
+            summary.add(move, storage[move.region])
+            yield move
