@@ -1,0 +1,1 @@
+"""The benchmark behind scripts/bench. Owns what is measured and how; never imported by gsfs."""
