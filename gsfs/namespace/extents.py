@@ -54,6 +54,17 @@ class ExtentTable:
         self._probe = compile_statement(
             database, select(t.c.offset).where(t.c.ino == bindparam("i")).order_by(t.c.offset).limit(literal_column("1")).offset(bindparam("n"))
         )
+        self._page = compile_statement(
+            database,
+            select(t.c.ino, *columns)
+            .where(
+                (t.c.ino > bindparam("i1"))
+                | ((t.c.ino == bindparam("i2")) & (t.c.offset > bindparam("o")))
+            )
+            .order_by(t.c.ino, t.c.offset)
+            .limit(bindparam("most"))
+            .offset(literal_column("0")),
+        )
         self._of_object = compile_statement(
             database,
             select(t.c.ino, *columns).where(t.c.object == bindparam("o")).order_by(t.c.ino, t.c.offset),
@@ -194,6 +205,11 @@ class ExtentTable:
         """Every extent that refers to the object. Reads the whole table: for compaction and checks."""
         self.flush()
         return [(Ino(row[0]), Run._make(row[1:])) for row in self._of_object.all(object_)]
+
+    def page_of_objects(self, after: tuple[int, int], most: int) -> list[tuple[Ino, Run]]:
+        """Extents behind (inode, offset), in that order: to walk the whole table in pieces."""
+        self.flush()
+        return [(Ino(row[0]), Run._make(row[1:])) for row in self._page.all(after[0], after[0], after[1], most)]
 
     def repoint(self, inode: Inode, old: Run, object_: ObjectId, object_offset: int) -> bool:
         """Let the same bytes come from another object, if the extent is still as it was; False otherwise."""

@@ -35,11 +35,6 @@ class PhysicalObject(NamedTuple):
     created_ns: int
     synced: int
 
-    @property
-    def key(self) -> str:
-        """Its key at every location (unless the replica names its own), never used for anything else."""
-        return f"{self.id & 0xFF:02x}/{self.id:012x}-{self.epoch:x}"
-
 
 class Replica(NamedTuple):
     """A row of the replica table."""
@@ -56,8 +51,9 @@ class Replica(NamedTuple):
 class ObjectTable:
     """Physical objects; live bytes are counted in memory and written with each flush."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, namespace_id: str) -> None:
         o, r = schema.object_, schema.replica
+        self._namespace_id = namespace_id
         one = o.c.id == bindparam("k")
         self._live: dict[int, int] = {}
         self.garbage_possible = True
@@ -94,6 +90,12 @@ class ObjectTable:
         )
         self._local_only = compile_statement(database, select(o).where(~elsewhere).order_by(o.c.id))
         self._unsynced = compile_statement(database, select(o).where(o.c.synced < o.c.size).order_by(o.c.id))
+        self._sparse = compile_statement(
+            database,
+            select(o)
+            .where((o.c.state == literal_column("'sealed'")) & (o.c.live > literal_column("0")))
+            .where(o.c.live * literal_column("100") < o.c.size * bindparam("percent")),
+        )
         self._all = compile_statement(database, select(o).order_by(o.c.id))
         self._sums = compile_statement(
             database, select(func.count(), func.coalesce(func.sum(o.c.size), literal_column("0")),
@@ -120,6 +122,11 @@ class ObjectTable:
             .select_from(r.join(o, o.c.id == r.c.object))
             .group_by(r.c.location, r.c.state),
         )
+
+    def key_of(self, object_: PhysicalObject, replica: Replica) -> str:
+        """The replica's key: its own, or one derived from namespace, number and epoch, used for nothing else."""
+        id_ = object_.id
+        return replica.key or f"{self._namespace_id}/{id_ & 0xFF:02x}/{id_:012x}-{object_.epoch:x}"
 
     # --- objects
 
@@ -177,6 +184,11 @@ class ObjectTable:
     def all(self) -> list[PhysicalObject]:
         self.flush()
         return [_object(row) for row in self._all.all()]
+
+    def sparse(self, live_percent: int) -> list[PhysicalObject]:
+        """Sealed objects of which less than that share is live."""
+        self.flush()
+        return [_object(row) for row in self._sparse.all(live_percent)]
 
     def totals(self) -> tuple[int, int, int]:
         """(objects, bytes, live bytes)."""

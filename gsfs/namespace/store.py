@@ -50,13 +50,15 @@ class Store:
         self._rebucket_done = compile_statement(database, r.delete().where(r.c.ino == bindparam("i")))
         self._next: dict[str, int] = dict(compile_statement(database, select(c.c.name, c.c.value)).all())
         self._written = dict(self._next)
-        self.objects = ObjectTable(database)
+        self.objects = ObjectTable(database, self.namespace_id)
         self.extents = ExtentTable(database, self.objects.account)
         self.inodes = InodeTable(database)
         self.entries = EntryTable(database)
         self.symlinks = SymlinkTable(database)
         self.xattrs = XattrTable(database)
         self.buckets = BucketTable(database)
+        self.resealed: list[tuple[ObjectId, Ino, int]] = []
+        """(object, bucket, size) of segments that a start had to seal; they are to be uploaded."""
         self.before_commit: list[Callable[[], None]] = []
         self.dirty = False
         """Something was changed since the last commit."""

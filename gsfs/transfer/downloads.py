@@ -113,26 +113,35 @@ class Downloads:
         cause = "no replica is readable from here"
         for replica in self._rank(object_, replicas):
             try:
-                data = await self._locations[replica.location].get_range(replica.key or object_.key, offset, length)
-                self._keep(object_, first, data, length)
+                data = await self._get(object_, replica, first, offset, length)
+                self._keep(object_, first, data)
                 return
             except BackendError as error:
                 cause = str(error)
                 log.warning("object %d: reading from %s: %s", object_.id, replica.location, error)
         raise InputOutput(f"object {object_.id}: cannot be read: {cause}")
 
-    def _keep(self, object_: PhysicalObject, first: int, data: bytes, length: int) -> None:
-        if len(data) != length:
-            raise BackendCorrupt(f"object {object_.id}: {len(data)} bytes came where {length} were asked for")
-        blocks = [data[i : i + BLOCK] for i in range(0, length, BLOCK)]
-        if object_.block_crcs is not None:
-            for i, block in enumerate(blocks, first):
-                if google_crc32c.value(block) != block_crc(object_.block_crcs, i):
-                    raise BackendCorrupt(f"object {object_.id}: block {i} fails its checksum")
-        self._cache.make_room(length, look_at_disk=True)
-        for i, block in enumerate(blocks, first):
-            self._cache.store_block(object_.id, i, block)
-        self.fetched_bytes += length
+    async def _get(self, object_: PhysicalObject, replica: Replica, first: int, offset: int, length: int) -> bytes:
+        """One ranged read; what fails its checksum is asked for again by the location's retries."""
+
+        def verify(data: bytes) -> None:
+            if len(data) != length:
+                raise BackendCorrupt(f"object {object_.id}: {len(data)} bytes came where {length} were asked for")
+            if object_.block_crcs is None:
+                return
+            for at in range(0, length, BLOCK):
+                block = first + at // BLOCK
+                if google_crc32c.value(data[at : at + BLOCK]) != block_crc(object_.block_crcs, block):
+                    raise BackendCorrupt(f"object {object_.id}: block {block} fails its checksum")
+
+        location = self._locations[replica.location]
+        return await location.get_range(self._objects.key_of(object_, replica), offset, length, verify=verify)
+
+    def _keep(self, object_: PhysicalObject, first: int, data: bytes) -> None:
+        self._cache.make_room(len(data), look_at_disk=True)
+        for at in range(0, len(data), BLOCK):
+            self._cache.store_block(object_.id, first + at // BLOCK, data[at : at + BLOCK])
+        self.fetched_bytes += len(data)
 
     def _where(self, object_: PhysicalObject) -> str:
         return ", ".join(r.location for r in self._objects.replicas(object_.id)) or "anywhere"

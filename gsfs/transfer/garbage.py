@@ -123,7 +123,7 @@ class Garbage:
         for replica in replicas:
             object_ = self._store.objects.get(replica.object)
             if object_ is not None:
-                keys[replica.object] = replica.key or object_.key
+                keys[replica.object] = self._store.objects.key_of(object_, replica)
         try:
             await target.delete_many(list(keys.values()))
         except BackendError as error:

@@ -161,7 +161,7 @@ class Uploads:
             self._settled(id_)
             return True
         location = self._locations[lane.location]
-        key = replica.key or object_.key
+        key = self._store.objects.key_of(object_, replica)
         try:
             etag = None
             if replica.state is ReplicaState.TRANSFERRING:

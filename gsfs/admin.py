@@ -1,0 +1,184 @@
+"""What the command line asks of a namespace, mounted or not. Owns the shape of every answer (plain data)."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from gsfs import __version__
+from gsfs.config import parse_size
+from gsfs.errors import EntryExists, InvalidArgument, NotEmpty, NotFoundError
+from gsfs.filesystem.core import Caller
+from gsfs.filesystem.names import Names
+from gsfs.model import ROOT_INO, Durability, LocationId
+from gsfs.namespace.buckets import Bucket
+from gsfs.namespace.store import Store
+from gsfs.volume import Volume
+
+Answer = dict[str, Any]
+SETTINGS = ("home", "durability", "copies", "quota_bytes", "quota_inodes")
+"""What ``gsfs bucket set`` takes."""
+
+
+# --- buckets
+
+
+def bucket_names(store: Store) -> dict[int, str]:
+    """Name of each bucket by its directory's inode."""
+    store.flush()
+    rows = store.entries.page(ROOT_INO, b"", store.last_entry_number, 1_000_000)
+    return {row[1]: os.fsdecode(bytes(row[0])) for row in rows}
+
+
+def find_bucket(store: Store, name: str) -> Bucket:
+    """The bucket of that name. Raises NotFoundError."""
+    ino = store.entries.find(ROOT_INO, os.fsencode(name))
+    bucket = store.buckets.get(ino) if ino is not None else None
+    if bucket is None:
+        known = ", ".join(sorted(bucket_names(store).values())) or "none yet"
+        raise NotFoundError(f"bucket {name!r}: does not exist; there are: {known}")
+    return bucket
+
+
+def describe_bucket(bucket: Bucket, name: str) -> Answer:
+    return {
+        "name": name,
+        "home": bucket.home,
+        "durability": bucket.durability.value,
+        "copies": bucket.copies,
+        "quota_bytes": bucket.quota_bytes,
+        "quota_inodes": bucket.quota_inodes,
+        "used_bytes": bucket.used_bytes,
+        "used_inodes": bucket.used_inodes,
+    }
+
+
+def list_buckets(store: Store) -> list[Answer]:
+    names = bucket_names(store)
+    return sorted((describe_bucket(b, names.get(b.ino, "?")) for b in store.buckets.all()), key=lambda b: b["name"])
+
+
+def create_bucket(
+    store: Store, names: Names, name: str, settings: dict[str, str], locations: list[str], caller: Caller
+) -> Answer:
+    """Make a bucket with these settings. Raises EntryExists."""
+    if "/" in name or name in ("", ".", ".."):
+        raise InvalidArgument(f"bucket {name!r}: takes one name, without /")
+    if store.entries.find(ROOT_INO, os.fsencode(name)) is not None:
+        raise EntryExists(f"bucket {name!r}: exists already")
+    checked = check_settings(settings, locations)
+    inode = names.mkdir(ROOT_INO, os.fsencode(name), 0o755, caller)
+    bucket = store.buckets.get(inode.ino)
+    assert bucket is not None
+    return apply_settings(store, bucket, name, checked)
+
+
+def check_settings(settings: dict[str, str], locations: list[str]) -> dict[str, Any]:
+    """Typed values of ``key=value`` settings. Raises InvalidArgument, one line."""
+    checked: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key == "home":
+            if value not in locations:
+                raise InvalidArgument(f"home={value}: no such location; takes one of {', '.join(locations)}")
+            checked[key] = LocationId(value)
+        elif key == "durability":
+            checked.update(_durability(value, len(locations)))
+        elif key in ("quota_bytes", "quota_inodes"):
+            checked[key] = None if value in ("", "none") else parse_size(value)
+        else:
+            raise InvalidArgument(f"{key}: not a setting of a bucket; takes {', '.join(SETTINGS)}")
+    return checked
+
+
+def _durability(value: str, most: int) -> dict[str, Any]:
+    level, _, copies = value.partition(":")
+    allowed = ", ".join(d.value for d in Durability)
+    try:
+        durability = Durability(level)
+        count = int(copies or "1")
+    except ValueError:
+        raise InvalidArgument(f"durability={value}: takes {allowed} or remote:N") from None
+    if (copies and durability is not Durability.REMOTE) or not 1 <= count <= most:
+        raise InvalidArgument(f"durability={value}: takes {allowed} or remote:N with N up to {most} (locations)")
+    return {"durability": durability, "copies": count}
+
+
+def apply_settings(store: Store, bucket: Bucket, name: str, checked: dict[str, Any]) -> Answer:
+    for key, value in checked.items():
+        setattr(bucket, key, value)
+    bucket.changed = True
+    store.changed()
+    return describe_bucket(bucket, name)
+
+
+def remove_bucket(store: Store, names: Names, name: str) -> None:
+    """Remove an empty bucket. Raises NotEmpty."""
+    bucket = find_bucket(store, name)
+    if store.entries.has_any(bucket.ino):
+        raise NotEmpty(f"bucket {name!r}: is not empty; remove its files first")
+    names.rmdir(ROOT_INO, os.fsencode(name))
+
+
+# --- status
+
+
+def status(volume: Volume, mountpoint: str) -> Answer:
+    """Everything about a mounted namespace that a person or a monitor wants to know."""
+    store, cache = volume.store, volume.cache
+    objects, object_bytes, live_bytes = store.objects.totals()
+    return {
+        "version": __version__,
+        "name": store.name,
+        "namespace_id": store.namespace_id,
+        "mountpoint": mountpoint,
+        "pid": os.getpid(),
+        "uptime_s": round(time.time() - volume.started_s, 1),
+        "inodes": 1 + sum(b.used_inodes for b in store.buckets.all()),
+        "file_bytes": sum(b.used_bytes for b in store.buckets.all()),
+        "objects": objects,
+        "object_bytes": object_bytes,
+        "live_bytes": live_bytes,
+        "dirty_bytes": volume.dirty_bytes,
+        "uploading_objects": len(volume.uploads.pending),
+        "open_handles": volume.content.open_handles,
+        "cache": {
+            "path": str(volume.config.cache_dir),
+            "used_bytes": cache.used_bytes,
+            "capacity_bytes": cache.capacity_bytes,
+            "disk_free_bytes": cache.free_bytes(),
+            "min_free_bytes": cache.min_free_bytes,
+            "evicted_bytes": cache.evicted_bytes,
+        },
+        "since_start": {
+            "written_bytes": volume.segments.appended_bytes,
+            "uploaded_bytes": volume.uploads.uploaded_bytes,
+            "uploaded_objects": volume.uploads.uploaded_objects,
+            "fetched_bytes": volume.downloads.fetched_bytes,
+            "commits": volume.committer.commits,
+            "syncs": volume.committer.syncs,
+        },
+        "commit_error": volume.committer.failure,
+        "locations": _locations(volume),
+        "buckets": list_buckets(store),
+        "damaged_objects": [o.id for o in volume.recovered.damaged],
+    }
+
+
+def _locations(volume: Volume) -> list[Answer]:
+    tally = volume.store.objects.tally()
+    rows = []
+    for id_, location in volume.locations.items():
+        health = location.health
+        rows.append(
+            {
+                "id": id_,
+                "state": str(health.state),
+                "cause": health.cause,
+                "since_s": health.since_s,
+                "replicas": {state: count for where, state, count, _ in tally if where == id_},
+                "bytes": sum(size for where, state, _, size in tally if where == id_ and state == "available"),
+                "requests": {str(kind): count for kind, count in location.counters.requests.items()},
+            }
+        )
+    return rows

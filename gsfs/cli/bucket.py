@@ -1,0 +1,170 @@
+"""``gsfs bucket``: make, list, show, change and remove virtual buckets, mounted or not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gsfs import admin, mounts
+from gsfs.cli.shell import Command, ask, config_of, console, human, print_json, print_table, read_config
+from gsfs.config import Config
+from gsfs.data.cache import ObjectCache
+from gsfs.data.segments import SegmentEvents, SegmentLog
+from gsfs.errors import ConfigError, InvalidArgument, NotAnswering
+from gsfs.filesystem.core import BucketDefaults, Caller, Core
+from gsfs.filesystem.names import Names
+from gsfs.model import LocationId
+from gsfs.namespace.store import Store, open_store
+
+CONFIG_HELP = "Configuration file, for a namespace that is not mounted; BUCKET is then a name."
+
+
+@click.group()
+def bucket() -> None:
+    """Virtual buckets: the top-level directories, with their policies.
+
+    BUCKET is a path in a mount, such as /mnt/demo/photos; with -c CONFIG it is a name.
+    """
+
+
+bucket.epilog = "Example: gsfs bucket create /mnt/demo/photos durability=remote"
+
+
+def _place(path: str, config: str | None) -> tuple[Config, str]:
+    """(configuration, bucket's name)."""
+    if config is not None:
+        return read_config(config), path
+    absolute = Path(os.path.abspath(path))
+    entry = mounts.containing(absolute)
+    if entry is None or absolute == entry.mountpoint:
+        raise ConfigError(f"{path}: takes a bucket in a mount, such as /mnt/demo/photos, or -c CONFIG and a name")
+    return read_config(entry.source), absolute.relative_to(entry.mountpoint).parts[0]
+
+
+def _parse(settings: tuple[str, ...]) -> dict[str, str]:
+    parsed = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise InvalidArgument(f"{setting!r}: takes KEY=VALUE with KEY one of {', '.join(admin.SETTINGS)}")
+        parsed[key] = value
+    return parsed
+
+
+@contextmanager
+def _offline(config: Config) -> Iterator[tuple[Store, Names]]:
+    """The namespace itself, for when nobody has mounted it. It must have been stopped cleanly."""
+    store = open_store(config.namespace.url)
+    try:
+        cache = ObjectCache(config.cache_dir, config.cache_bytes, config.min_free_bytes)
+        nothing = SegmentEvents(lambda _s: None, lambda _s: None, store.new_object)
+        log = SegmentLog(cache, config.segment_bytes, lambda: 0.0, nothing)
+        d = config.bucket_defaults
+        yield store, Names(Core(store, log, BucketDefaults(LocationId(d.home), d.durability, d.copies)))
+    finally:
+        store.close()
+
+
+def _either(config: Config, command: str, offline: Any, **arguments: Any) -> Any:
+    """Ask the daemon; where none listens, do it on the namespace itself."""
+    try:
+        return ask(config, command, **arguments)
+    except NotAnswering:
+        with _offline(config) as (store, names):
+            return offline(store, names)
+
+
+@bucket.command("create", cls=Command, example="gsfs bucket create /mnt/demo/photos durability=remote quota_bytes=100GiB")
+@click.argument("bucket")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("-c", "--config", help=CONFIG_HELP)
+def create(bucket: str, settings: tuple[str, ...], config: str | None) -> None:
+    """Make BUCKET. Settings: home, durability (writeback, local, remote, remote:N), quota_bytes, quota_inodes."""
+    cfg, name = _place(bucket, config)
+    parsed = _parse(settings)
+    locations = [spec.id for spec in cfg.location]
+    caller = Caller(os.geteuid(), os.getegid())
+    _either(
+        cfg,
+        "bucket_create",
+        lambda store, names: admin.create_bucket(store, names, name, parsed, locations, caller),
+        name=name,
+        settings=parsed,
+        uid=caller.uid,
+        gid=caller.gid,
+    )
+    click.echo(f"bucket {name!r} created")
+
+
+@bucket.command("list", cls=Command, example="gsfs bucket list /mnt/demo")
+@click.argument("target", required=False)
+@click.option("-c", "--config", help=CONFIG_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(target: str | None, config: str | None, as_json: bool) -> None:
+    """List the buckets of a mount."""
+    cfg = read_config(config) if config else config_of(target)[0]
+    rows = _either(cfg, "bucket_list", lambda store, _names: admin.list_buckets(store))
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["bucket", "home", "durability", "used", "quota", "inodes"],
+        [[r["name"], r["home"], _level(r), human(r["used_bytes"]), human(r["quota_bytes"]), str(r["used_inodes"])] for r in rows],
+    )
+
+
+def _level(row: dict[str, Any]) -> str:
+    return f"{row['durability']}:{row['copies']}" if row["copies"] > 1 else str(row["durability"])
+
+
+@bucket.command("show", cls=Command, example="gsfs bucket show /mnt/demo/photos --json")
+@click.argument("bucket")
+@click.option("-c", "--config", help=CONFIG_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(bucket: str, config: str | None, as_json: bool) -> None:
+    """Show one bucket's settings and usage."""
+    cfg, name = _place(bucket, config)
+    row = _either(
+        cfg,
+        "bucket_show",
+        lambda store, _names: admin.describe_bucket(admin.find_bucket(store, name), name),
+        name=name,
+    )
+    if as_json:
+        print_json(row)
+        return
+    for key, value in row.items():
+        console.print(f"{key:14}{human(value) if key.endswith('_bytes') else '-' if value is None else value}", highlight=False)
+
+
+@bucket.command("set", cls=Command, example="gsfs bucket set /mnt/demo/photos durability=remote quota_bytes=none")
+@click.argument("bucket")
+@click.argument("settings", nargs=-1, required=True, metavar="KEY=VALUE...")
+@click.option("-c", "--config", help=CONFIG_HELP)
+def set_(bucket: str, settings: tuple[str, ...], config: str | None) -> None:
+    """Change settings of BUCKET; they hold from the next operation on."""
+    cfg, name = _place(bucket, config)
+    parsed = _parse(settings)
+    locations = [spec.id for spec in cfg.location]
+
+    def offline(store: Store, _names: Names) -> Any:
+        found = admin.find_bucket(store, name)
+        return admin.apply_settings(store, found, name, admin.check_settings(parsed, locations))
+
+    _either(cfg, "bucket_set", offline, name=name, settings=parsed)
+    click.echo(f"bucket {name!r} changed")
+
+
+@bucket.command("rm", cls=Command, example="gsfs bucket rm /mnt/demo/photos")
+@click.argument("bucket")
+@click.option("-c", "--config", help=CONFIG_HELP)
+def rm(bucket: str, config: str | None) -> None:
+    """Remove an empty BUCKET."""
+    cfg, name = _place(bucket, config)
+    _either(cfg, "bucket_rm", lambda store, names: admin.remove_bucket(store, names, name), name=name)
+    click.echo(f"bucket {name!r} removed")

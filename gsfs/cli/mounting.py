@@ -1,0 +1,184 @@
+"""``gsfs mount`` and ``gsfs umount``. Owns daemonizing: the parent returns when the mount answers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from gsfs import failpoints, mounts, notify
+from gsfs.cli.shell import Command, ask, ask_with_progress, config_of, fail, human, read_config
+from gsfs.config import Config
+from gsfs.errors import ConfigError, ExitCode, GsfsError, Incomplete, NotAnswering
+
+PASSED = ("ro", "noatime", "nodev", "nosuid", "noexec", "dev", "suid", "exec", "auto_unmount")
+"""Mount options handed to the kernel."""
+IGNORED = ("rw", "defaults", "auto", "noauto", "user", "nouser", "users", "nofail", "_netdev", "async", "relatime", "fg")
+"""Options of fstab lines that mean nothing here, or what is done anyway."""
+
+
+@click.command(cls=Command, example="gsfs mount demo.toml /mnt/demo\ngsfs mount -f demo.toml /mnt/demo   (stays in the foreground)")
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.argument("mountpoint", type=click.Path())
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C drains and unmounts.")
+@click.option("-o", "options", multiple=True, help="Mount options, as in fstab (ro, noexec, ...).")
+@click.option("--allow-missing", is_flag=True, help="Mount although bytes that were never uploaded are in another cache.")
+def mount(config: str, mountpoint: str, foreground: bool, options: tuple[str, ...], allow_missing: bool) -> None:
+    """Mount the namespace that CONFIG describes at MOUNTPOINT, an empty directory.
+
+    Returns when the mount answers. A namespace that was not stopped cleanly is recovered first.
+    """
+    settings = read_config(config)
+    passed = _options(options)
+    mounts.check_fuse_device()
+    real = mounts.prepare(Path(mountpoint))
+    if foreground:
+        _configure_log(settings, foreground=True)
+        _serve(settings, real, passed, allow_missing, lambda: click.echo(f"mounted at {real}; Ctrl-C unmounts", err=True))
+    else:
+        _in_background(settings, real, passed, allow_missing)
+
+
+def _options(given: tuple[str, ...]) -> list[str]:
+    """The options for the kernel. Raises ConfigError for what nobody knows."""
+    passed = []
+    for option in (o for group in given for o in group.split(",") if o):
+        if option in PASSED:
+            if option != "exec":
+                passed.append(option)
+        elif option not in IGNORED and not option.startswith(("x-", "comment=", "context=")):
+            raise ConfigError(f"-o {option}: unknown option; takes {', '.join(PASSED)}")
+    return passed
+
+
+def _serve(config: Config, mountpoint: Path, options: list[str], allow_missing: bool, ready: Callable[[], None]) -> None:
+    """Run the daemon in this process. Exits with INCOMPLETE where bytes were left."""
+    from gsfs.daemon import MountRequest, run
+
+    if "GSFS_FAILPOINT" in os.environ:
+        failpoints.arm(os.environ["GSFS_FAILPOINT"])
+    notify.configure(os.environ.pop("NOTIFY_SOCKET", None))
+    left = run(MountRequest(config, mountpoint, options, allow_missing), ready)
+    if left:
+        raise Incomplete(f"{human(left)} were not uploaded; the next mount goes on with them")
+
+
+def _in_background(config: Config, mountpoint: Path, options: list[str], allow_missing: bool) -> None:
+    """Fork; the child tells through a pipe that it serves, or why not."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.close(reading)
+        os.setsid()
+        _become_daemon(config, mountpoint, options, allow_missing, writing)
+    os.close(writing)
+    message = b""
+    while part := os.read(reading, 65536):
+        message += part
+    if not message:
+        raise NotAnswering(f"the daemon ended without a word; see its log: {_log_file(config)}")
+    answer = json.loads(message)
+    if answer["exit_code"]:
+        click.echo(f"gsfs: {answer['error']}", err=True)
+        sys.exit(answer["exit_code"])
+    os.stat(mountpoint)
+
+
+def _become_daemon(config: Config, mountpoint: Path, options: list[str], allow_missing: bool, pipe: int) -> None:
+    """The child: never returns."""
+    os.set_inheritable(pipe, False)
+    told = False
+
+    def tell(exit_code: int, error: str = "") -> None:
+        nonlocal told
+        if not told:
+            told = True
+            os.write(pipe, json.dumps({"exit_code": exit_code, "error": error}).encode())
+            os.close(pipe)
+
+    code = int(ExitCode.INTERNAL)
+    try:
+        _configure_log(config, foreground=False)
+        _detach_streams()
+        _serve(config, mountpoint, options, allow_missing, lambda: tell(0))
+        code = 0
+    except GsfsError as error:
+        logging.getLogger("gsfs").error("%s", error)
+        code = int(error.exit_code)
+        tell(code, str(error))
+    except BaseException as error:
+        logging.getLogger("gsfs").exception("the daemon failed")
+        tell(code, f"{type(error).__name__}: {error}; see {_log_file(config)}")
+    finally:
+        logging.shutdown()
+        os._exit(code)
+
+
+def _detach_streams() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+    os.chdir("/")
+
+
+def _log_file(config: Config) -> str:
+    return config.log.file or str(config.cache_dir / "gsfs.log")
+
+
+def _configure_log(config: Config, *, foreground: bool) -> None:
+    """Standard error in the foreground (systemd adds the time), a file in the background."""
+    level = config.log.level.upper()
+    if foreground and not config.log.file:
+        logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+        return
+    path = Path(_log_file(config))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", filename=path)
+
+
+@click.command(cls=Command, example="gsfs umount /mnt/demo")
+@click.argument("mountpoint", type=click.Path())
+@click.option("--no-drain", is_flag=True, help="Do not wait for uploads: the next mount goes on with them.")
+@click.option("--timeout", type=float, default=None, help="Seconds to wait for uploads. Default: no limit.")
+def umount(mountpoint: str, no_drain: bool, timeout: float | None) -> None:
+    """Upload what waits, then unmount MOUNTPOINT and wait until the daemon has ended."""
+    config, mounted = config_of(mountpoint)
+    if mounted is None:
+        raise ConfigError(f"{mountpoint}: not mounted")
+    try:
+        if not no_drain:
+            ask_with_progress(config, "uploading", "flush", timeout_s=timeout)
+        pid = ask(config, "prepare_stop", drain=not no_drain)["pid"]
+    except NotAnswering as error:
+        click.echo(f"gsfs: {error}; letting go of the mount", err=True)
+        mounts.unmount(mounted, lazy=True)
+        return
+    watch = _watch(pid)
+    try:
+        mounts.unmount(mounted)
+    except GsfsError as error:
+        ask(config, "prepare_stop", drain=True)
+        fail(error)
+    _wait_for_end(watch)
+    left = not no_drain
+    click.echo(f"unmounted {mounted}" + ("" if left else "; uploads go on at the next mount"))
+
+
+def _watch(pid: int) -> int | None:
+    """A descriptor that becomes readable when the process ends."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def _wait_for_end(watch: int | None) -> None:
+    if watch is not None:
+        select.select([watch], [], [])
+        os.close(watch)

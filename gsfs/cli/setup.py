@@ -1,0 +1,76 @@
+"""``gsfs init``: a configuration file if there is none, and the namespace it describes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from gsfs.cli.shell import Command, read_config
+from gsfs.errors import ConfigError, PermissionRefused
+from gsfs.namespace.store import create, open_database
+
+TEMPLATE = """\
+# Written by `gsfs init`. Every key is explained in docs/gsfs.sample.toml.
+[filesystem]
+name = "{name}"
+
+[namespace]
+url = "sqlite:///{cache}/namespace.db"
+
+[cache]
+path = "{cache}"
+size = "10GiB"
+
+[[location]]
+id = "local:store"
+kind = "local"
+path = "{store}"
+
+[bucket_defaults]
+home = "local:store"
+"""
+
+
+@click.command(cls=Command, example="gsfs init demo.toml --store /srv/store --cache /srv/cache")
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.option("--store", type=click.Path(file_okay=False), help="Write CONFIG, with this directory as the location.")
+@click.option("--cache", type=click.Path(file_okay=False), help="With --store: the cache directory.")
+def init(config: str, store: str | None, cache: str | None) -> None:
+    """Create the namespace that CONFIG describes.
+
+    With --store and --cache, CONFIG itself is written first: a namespace embedded in the cache directory,
+    and a plain directory as its only location. An existing CONFIG or namespace is never changed.
+    """
+    if (store is None) != (cache is None):
+        raise ConfigError("--store and --cache go together")
+    if store is not None and cache is not None:
+        _write_config(Path(config), os.path.abspath(store), os.path.abspath(cache))
+    settings = read_config(config)
+    for spec in settings.location:
+        if spec.kind == "local":
+            _make(Path(spec.path))
+    database = open_database(settings.namespace.url, create=True)
+    try:
+        create(database, settings.filesystem.name, uid=os.geteuid(), gid=os.getegid())
+    finally:
+        database.close()
+    click.echo(f"namespace {settings.filesystem.name!r} created; mount it with: gsfs mount {config} MOUNTPOINT")
+
+
+def _write_config(path: Path, store: str, cache: str) -> None:
+    if path.exists():
+        raise ConfigError(f"{path}: exists already; leave out --store and --cache to use it")
+    if any(c in store + cache for c in '"\\\n'):
+        raise ConfigError("--store, --cache: take paths without quotes, backslashes and newlines")
+    _make(Path(store))
+    _make(Path(cache))
+    path.write_text(TEMPLATE.format(name=path.stem, store=store, cache=cache))
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermissionRefused(f"{path}: cannot be made: {error.strerror}") from None

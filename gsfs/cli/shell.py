@@ -1,0 +1,134 @@
+"""What every command shares: errors to exit codes, finding the mount that is meant, printing. No command."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from gsfs import control, mounts
+from gsfs.config import Config, load
+from gsfs.errors import ConfigError, ExitCode, GsfsError, NotFoundError
+
+console = Console()
+problems = Console(stderr=True)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class RemoteError(GsfsError):
+    """An error that the daemon answered with."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = ExitCode(exit_code)
+
+
+class Command(click.Command):
+    """A command whose help ends in an example, and whose errors are one line and an exit code."""
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = example
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.example:
+            with formatter.section("Example"):
+                for line in self.example.splitlines():
+                    formatter.write_text(line)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GsfsError as error:
+            fail(error)
+
+
+def fail(error: GsfsError) -> None:
+    """One line on standard error, and the documented exit code."""
+    click.echo(f"gsfs: {error}", err=True)
+    sys.exit(int(error.exit_code))
+
+
+def read_config(path: str) -> Config:
+    """The configuration file, with the environment's variables."""
+    return load(Path(path), os.environ)
+
+
+def config_of(target: str | None) -> tuple[Config, Path | None]:
+    """(configuration, mount point) of a path in a mount, of a configuration file, or of the only mount."""
+    if target is not None and not os.path.isdir(target) and mounts.containing(Path(target)) is None:
+        config = read_config(target)
+        entry = next((e for e in mounts.table() if e.fstype == mounts.FSTYPE and e.source == config.path), None)
+        return config, entry.mountpoint if entry else None
+    entry = mounts.containing(Path(target or "."))
+    if entry is None and target is None:
+        found = [e for e in mounts.table() if e.fstype == mounts.FSTYPE]
+        if len(found) > 1:
+            raise ConfigError(f"several mounts: name one of {', '.join(str(e.mountpoint) for e in found)}")
+        entry = found[0] if found else None
+    if entry is None:
+        raise NotFoundError(f"{target or 'here'}: no gsfs is mounted there; takes a path in a mount, or a configuration file")
+    return read_config(entry.source), entry.mountpoint
+
+
+def ask(config: Config, command: str, **arguments: Any) -> Any:
+    """The daemon's result. Raises NotAnswering or what the daemon answered."""
+    for answer in control.ask(config.cache_dir, command, **arguments):
+        if "error" in answer:
+            raise RemoteError(answer["error"], answer["exit_code"])
+        if "result" in answer:
+            return answer["result"]
+    raise RemoteError("the daemon hung up", int(ExitCode.UNAVAILABLE))
+
+
+def ask_with_progress(config: Config, title: str, command: str, **arguments: Any) -> Any:
+    """Like ``ask``, with a bar over the bytes that are left."""
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
+        TimeRemainingColumn(), console=problems, transient=not problems.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task(title, total=None)
+        most = 0
+        for answer in control.ask(config.cache_dir, command, **arguments):
+            if "error" in answer:
+                raise RemoteError(answer["error"], answer["exit_code"])
+            if "result" in answer:
+                bar.update(task, total=most, completed=most)
+                return answer["result"]
+            left = answer["progress"]["left_bytes"]
+            most = max(most, left)
+            bar.update(task, total=most, completed=most - left)
+    raise RemoteError("the daemon hung up", int(ExitCode.UNAVAILABLE))
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, sort_keys=True))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def human(size_bytes: float | None) -> str:
+    """1536 → '1.5 KiB'."""
+    if size_bytes is None:
+        return "-"
+    size = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} PiB"

@@ -1,0 +1,75 @@
+"""``gsfs status`` and ``gsfs flush``."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import click
+
+from gsfs.cli.shell import Command, ask, ask_with_progress, config_of, console, human, print_json, print_table
+from gsfs.model import ROOT_INO
+
+
+@click.command(cls=Command, example="gsfs status /mnt/demo --json")
+@click.argument("target", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(target: str | None, as_json: bool) -> None:
+    """Show how a mount is doing: what waits for upload, the cache, the locations, the buckets.
+
+    TARGET is a path in a mount or a configuration file; by default the mount of the current directory, or
+    the only one.
+    """
+    config, _ = config_of(target)
+    row = ask(config, "status")
+    if as_json:
+        print_json(row)
+    else:
+        _print(row)
+
+
+def _print(row: dict[str, Any]) -> None:
+    cache = row["cache"]
+    lines = [
+        f"[bold]{row['name']}[/bold] at {row['mountpoint']}, gsfs {row['version']}, process {row['pid']}, up {row['uptime_s']:.0f} s",
+        f"files       {row['inodes']} inodes, {human(row['file_bytes'])} in {row['objects']} objects",
+        f"to upload   {human(row['dirty_bytes'])} ({row['uploading_objects']} sealed objects)",
+        f"cache       {human(cache['used_bytes'])} of {human(cache['capacity_bytes'])} in {cache['path']}; "
+        f"{human(cache['disk_free_bytes'])} free on the disk",
+    ]
+    if row["commit_error"]:
+        lines.append(f"[red]commits fail: {row['commit_error']}[/red]")
+    if row["damaged_objects"]:
+        lines.append(f"[red]{len(row['damaged_objects'])} objects are damaged; gsfs fsck names them[/red]")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    print_table(
+        ["location", "state", "stored", "requests"],
+        [[r["id"], _state(r), human(r["bytes"]), _requests(r["requests"])] for r in row["locations"]],
+    )
+    print_table(
+        ["bucket", "home", "durability", "used"],
+        [[b["name"], b["home"], b["durability"], human(b["used_bytes"])] for b in row["buckets"]],
+    )
+
+
+def _state(row: dict[str, Any]) -> str:
+    if row["state"] == "ok":
+        return "ok"
+    return f"{row['state']} for {time.time() - row['since_s']:.0f} s: {row['cause']}"
+
+
+def _requests(requests: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(requests.items())) or "none"
+
+
+@click.command(cls=Command, example="gsfs flush /mnt/demo/photos")
+@click.argument("path", required=False)
+@click.option("--timeout", type=float, default=None, help="Seconds to wait. Default: no limit.")
+def flush(path: str | None, timeout: float | None) -> None:
+    """Upload now what was written to PATH (a file, a bucket, a mount; default: everything) and wait for it."""
+    config, _ = config_of(path)
+    ino = os.stat(path).st_ino if path is not None and os.path.exists(path) and not path.endswith(".toml") else ROOT_INO
+    ask_with_progress(config, "uploading", "flush", ino=ino, timeout_s=timeout)
+    click.echo("everything asked for is at its location")

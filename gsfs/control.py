@@ -1,0 +1,219 @@
+"""The control socket: the command line asks, the daemon answers, with progress. Owns the line protocol.
+
+A request is one JSON line {"command", "arguments"}; answers are JSON lines: any number of {"progress"}, then
+one {"result"} or {"error", "exit_code"}. The socket lies in the cache directory and is its owner's only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import trio
+
+from gsfs import admin
+from gsfs.errors import ExitCode, GsfsError, NotAnswering
+from gsfs.filesystem.core import Caller
+from gsfs.model import ROOT_INO, Ino
+from gsfs.namespace.fsck import check
+from gsfs.volume import Volume
+
+log = logging.getLogger(__name__)
+
+NAME = "control.sock"
+LINE_MAX = 1 << 20
+PROGRESS_S = 0.2
+Tell = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Served(Protocol):
+    """What the control socket needs of the daemon."""
+
+    volume: Volume
+    mountpoint: Path
+    drain_on_stop: bool
+
+
+def address(cache_dir: Path) -> tuple[str, int]:
+    """(a name short enough for a socket, the descriptor it goes through; close it afterwards)."""
+    fd = os.open(cache_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return f"/proc/self/fd/{fd}/{NAME}", fd
+
+
+class ControlServer:
+    """Answers of one daemon."""
+
+    def __init__(self, daemon: Served, forget_entry: Callable[[int, bytes], None] = lambda _p, _n: None) -> None:
+        self._daemon = daemon
+        self._forget_entry = forget_entry
+        self._commands: dict[str, Callable[[dict[str, Any], Tell], Awaitable[Any]]] = {
+            "status": self._status,
+            "flush": self._flush,
+            "prepare_stop": self._prepare_stop,
+            "bucket_list": self._bucket_list,
+            "bucket_show": self._bucket_show,
+            "bucket_create": self._bucket_create,
+            "bucket_set": self._bucket_set,
+            "bucket_rm": self._bucket_rm,
+            "fsck": self._fsck,
+            "gc": self._gc,
+        }
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen until cancelled."""
+        name, directory = address(self._daemon.volume.config.cache_dir)
+        path = self._daemon.volume.config.cache_dir / NAME
+        path.unlink(missing_ok=True)
+        sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            await sock.bind(name)
+            os.chmod(path, 0o600)
+            sock.listen(16)
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                while True:
+                    peer, _ = await sock.accept()
+                    nursery.start_soon(self._talk, trio.SocketStream(peer))
+        finally:
+            sock.close()
+            os.close(directory)
+            path.unlink(missing_ok=True)
+
+    async def _talk(self, stream: trio.SocketStream) -> None:
+        async with stream:
+            try:
+                line = await _read_line(stream)
+                await self._answer(stream, line)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, ValueError) as error:
+                log.debug("control: %s", error)
+
+    async def _answer(self, stream: trio.SocketStream, line: bytes) -> None:
+        async def tell(progress: dict[str, Any]) -> None:
+            await _send(stream, {"progress": progress})
+
+        request = json.loads(line)
+        command = self._commands.get(request.get("command"))
+        try:
+            if command is None:
+                raise NotAnswering(f"the daemon does not know {request.get('command')!r}; it is of another version")
+            answer: dict[str, Any] = {"result": await command(request.get("arguments", {}), tell)}
+        except GsfsError as error:
+            answer = {"error": str(error), "exit_code": int(error.exit_code)}
+        except (OSError, trio.TooSlowError) as error:
+            answer = {"error": str(error), "exit_code": int(ExitCode.INTERNAL)}
+        await _send(stream, answer)
+
+    # --- commands
+
+    async def _status(self, _arguments: dict[str, Any], _tell: Tell) -> Any:
+        return admin.status(self._daemon.volume, str(self._daemon.mountpoint))
+
+    async def _flush(self, arguments: dict[str, Any], tell: Tell) -> Any:
+        """Upload what waits: everything, a bucket, or the objects of one file."""
+        volume = self._daemon.volume
+        ino = arguments.get("ino", ROOT_INO)
+        bucket: Ino | None = None
+        wanted = None
+        if ino != ROOT_INO:
+            inode = volume.store.inodes.get(ino)
+            bucket = inode.bucket
+            if inode.is_regular:
+                wanted = {run.object for run in volume.store.extents.runs(inode, 0, inode.size)}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._progress, tell)
+            with trio.fail_after(arguments.get("timeout_s") or float("inf")):
+                await volume.flush(bucket, wanted)
+            nursery.cancel_scope.cancel()
+        return {"dirty_bytes": volume.dirty_bytes}
+
+    async def _progress(self, tell: Tell) -> None:
+        volume = self._daemon.volume
+        while True:
+            await tell({"left_bytes": volume.dirty_bytes, "done_bytes": volume.uploads.uploaded_bytes})
+            await trio.sleep(PROGRESS_S)
+
+    async def _prepare_stop(self, arguments: dict[str, Any], _tell: Tell) -> Any:
+        """The next unmount ends the daemon with or without waiting for uploads."""
+        self._daemon.drain_on_stop = bool(arguments.get("drain", True))
+        return {"pid": os.getpid()}
+
+    async def _bucket_list(self, _arguments: dict[str, Any], _tell: Tell) -> Any:
+        return admin.list_buckets(self._daemon.volume.store)
+
+    async def _bucket_show(self, arguments: dict[str, Any], _tell: Tell) -> Any:
+        store = self._daemon.volume.store
+        return admin.describe_bucket(admin.find_bucket(store, arguments["name"]), arguments["name"])
+
+    async def _bucket_create(self, arguments: dict[str, Any], _tell: Tell) -> Any:
+        volume, name = self._daemon.volume, arguments["name"]
+        caller = Caller(arguments.get("uid", 0), arguments.get("gid", 0))
+        answer = admin.create_bucket(
+            volume.store, volume.names, name, arguments["settings"], list(map(str, volume.locations)), caller
+        )
+        self._forget_entry(ROOT_INO, os.fsencode(name))
+        return answer
+
+    async def _bucket_set(self, arguments: dict[str, Any], _tell: Tell) -> Any:
+        volume, name = self._daemon.volume, arguments["name"]
+        bucket = admin.find_bucket(volume.store, name)
+        checked = admin.check_settings(arguments["settings"], list(map(str, volume.locations)))
+        return admin.apply_settings(volume.store, bucket, name, checked)
+
+    async def _bucket_rm(self, arguments: dict[str, Any], _tell: Tell) -> Any:
+        volume, name = self._daemon.volume, arguments["name"]
+        admin.remove_bucket(volume.store, volume.names, name)
+        self._forget_entry(ROOT_INO, os.fsencode(name))
+        return {"removed": name}
+
+    async def _fsck(self, _arguments: dict[str, Any], _tell: Tell) -> Any:
+        store = self._daemon.volume.store
+        store.write_out()
+        return {"problems": check(store)}
+
+    async def _gc(self, _arguments: dict[str, Any], _tell: Tell) -> Any:
+        """Collect everything that is garbage now."""
+        removed = 0
+        while count := await self._daemon.volume.garbage.collect():
+            removed += count
+        return {"removed_objects": removed}
+
+
+async def _read_line(stream: trio.SocketStream) -> bytes:
+    data = b""
+    while b"\n" not in data:
+        part = await stream.receive_some(65536)
+        if not part or len(data) > LINE_MAX:
+            raise ValueError("control: no whole line came")
+        data += part
+    return data
+
+
+async def _send(stream: trio.SocketStream, message: dict[str, Any]) -> None:
+    await stream.send_all(json.dumps(message).encode() + b"\n")
+
+
+# --- the asking side
+
+
+def ask(cache_dir: Path, command: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+    """Answers of the daemon: progress, then the result. Raises NotAnswering where no daemon listens."""
+    try:
+        name, directory = address(cache_dir)
+    except OSError as error:
+        raise NotAnswering(f"cache directory {cache_dir}: {error.strerror}") from None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.connect(name)
+        except OSError as error:
+            raise NotAnswering(f"no mount answers at {cache_dir / NAME}: {error.strerror}") from None
+        finally:
+            os.close(directory)
+        sock.sendall(json.dumps({"command": command, "arguments": arguments}).encode() + b"\n")
+        with sock.makefile("rb") as lines:
+            for line in lines:
+                yield json.loads(line)

@@ -1,0 +1,134 @@
+"""The kernel's table of mounts: what is mounted where, and letting go of it. Owns nothing that runs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from gsfs.errors import Busy, NotFoundError, PermissionRefused
+
+FSTYPE = "fuse.gsfs"
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class MountEntry:
+    """One line of /proc/self/mountinfo."""
+
+    device: str
+    """major:minor"""
+    mountpoint: Path
+    fstype: str
+    source: str
+
+
+def table() -> list[MountEntry]:
+    """Everything that is mounted."""
+    entries = []
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            left, _, right = line.rstrip("\n").partition(" - ")
+            fields, tail = left.split(" "), right.split(" ")
+            entries.append(MountEntry(fields[2], Path(_unescape(fields[4])), tail[0], _unescape(tail[1])))
+    return entries
+
+
+def _unescape(text: str) -> str:
+    raw = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
+    return raw.encode("latin-1", "surrogateescape").decode("utf-8", "surrogateescape") if raw != text else raw
+
+
+def at(mountpoint: Path) -> MountEntry | None:
+    """What is mounted exactly there; the topmost where several are."""
+    found = [entry for entry in table() if entry.mountpoint == mountpoint]
+    return found[-1] if found else None
+
+
+def containing(path: Path) -> MountEntry | None:
+    """The gsfs mount that a path lies in."""
+    absolute = Path(os.path.abspath(path))
+    for entry in sorted(table(), key=lambda e: len(e.mountpoint.parts), reverse=True):
+        if entry.fstype == FSTYPE and (absolute == entry.mountpoint or entry.mountpoint in absolute.parents):
+            return entry
+    return None
+
+
+def device_of(mountpoint: Path) -> str:
+    """major:minor of what is mounted there."""
+    entry = at(mountpoint)
+    if entry is None:
+        raise NotFoundError(f"{mountpoint}: nothing is mounted there")
+    return entry.device
+
+
+def prepare(mountpoint: Path) -> Path:
+    """Check a mount point before mounting; a dead mount left by a crash is let go first. Returns its real path."""
+    try:
+        status = os.stat(mountpoint)
+    except FileNotFoundError:
+        raise NotFoundError(f"{mountpoint}: no such directory; make it first (mkdir -p {mountpoint})") from None
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise PermissionRefused(f"{mountpoint}: {error.strerror}") from None
+        unmount(Path(os.path.abspath(mountpoint)), lazy=True)
+        status = os.stat(mountpoint)
+    real = Path(os.path.realpath(mountpoint))
+    entry = at(real)
+    if entry is not None and entry.fstype.startswith("fuse"):
+        raise Busy(f"{mountpoint}: {entry.source} is mounted there already")
+    if not os.path.isdir(real):
+        raise NotFoundError(f"{mountpoint}: not a directory")
+    if os.listdir(real):
+        raise Busy(f"{mountpoint}: not empty; takes an empty directory")
+    if os.geteuid() != 0 and (status.st_uid != os.geteuid() or not os.access(real, os.W_OK)):
+        raise PermissionRefused(f"{mountpoint}: belongs to another user; takes a directory of yours")
+    return real
+
+
+def check_fuse_device() -> None:
+    """Raises PermissionRefused with what to do where FUSE cannot be used."""
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        raise PermissionRefused("/dev/fuse does not exist; load the kernel module (modprobe fuse), or start the container with --device /dev/fuse") from None
+    except OSError as error:
+        raise PermissionRefused(f"/dev/fuse: {error.strerror}; ask for access to it (group fuse, or --cap-add SYS_ADMIN --device /dev/fuse in a container)") from None
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        raise PermissionRefused("fusermount3 is not installed; install the package fuse3")
+
+
+def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
+    """Let go of a mount. Raises Busy while files in it are open."""
+    if os.geteuid() == 0:
+        command = ["umount", "-i", *(["-l"] if lazy else []), str(mountpoint)]
+    else:
+        command = ["fusermount3", "-u", *(["-z"] if lazy else []), str(mountpoint)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode == 0:
+        return
+    message = (result.stderr or result.stdout).strip().splitlines()
+    text = message[-1] if message else f"exit code {result.returncode}"
+    if "busy" in text.lower():
+        raise Busy(f"{mountpoint}: busy: {_users(mountpoint) or 'files in it are open'}; nothing was changed")
+    if "not mounted" in text or "not found" in text:
+        raise NotFoundError(f"{mountpoint}: not mounted")
+    raise PermissionRefused(f"{mountpoint}: {text}")
+
+
+def _users(mountpoint: Path) -> str:
+    """Processes that have something open below the mount point, as far as /proc tells."""
+    users = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            links = [process / "cwd", process / "root", *(process / "fd").iterdir()]
+            targets = (os.readlink(link) for link in links)
+            if any(t == str(mountpoint) or t.startswith(f"{mountpoint}/") for t in targets):
+                users.append(f"{process.name} ({(process / 'comm').read_text().strip()})")
+        except OSError:
+            continue
+    return "used by process " + ", ".join(users[:5]) if users else ""

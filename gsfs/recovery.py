@@ -1,0 +1,168 @@
+"""Opening a namespace after whatever happened before. Owns the decision to rewind; loses nothing silently.
+
+After a crash of the process the kernel still has everything that was written, so every commit stands. After
+a power cut a commit may name bytes that never reached the disk: then the namespace is rewound to its last
+commit that was durable together with its data, which is a state the file system really was in.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gsfs.config import Config
+from gsfs.data.cache import ObjectCache, crc_of_file
+from gsfs.errors import Busy, Incomplete, PermissionRefused
+from gsfs.model import LocationId, ObjectState
+from gsfs.namespace import sqlite
+from gsfs.namespace.objects import PhysicalObject
+from gsfs.namespace.replicas import READABLE
+from gsfs.namespace.sqlite import SqliteDatabase
+from gsfs.namespace.store import Store, open_store
+from gsfs.transfer.uploads import is_intact
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a start found."""
+
+    rewound_bytes: int = 0
+    damaged: list[PhysicalObject] = field(default_factory=list)
+    """Objects whose only copy fails its checksum or is gone."""
+    sealed: int = 0
+    dropped_files: int = 0
+
+
+def cache_location(directory: Path) -> LocationId:
+    """The cache's own name as a location: bytes that are only there can be looked for there."""
+    path = directory / "cache-id"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            temporary = directory / ".cache-id"
+            temporary.write_text(uuid.uuid4().hex[:12] + "\n")
+            os.replace(temporary, path)
+        return LocationId(f"cache:{path.read_text().strip()}")
+    except OSError as error:
+        raise PermissionRefused(f"cache.path {directory}: {error.strerror}") from None
+
+
+def open_recovered(config: Config, *, allow_missing: bool = False) -> tuple[Store, ObjectCache, LocationId, Recovered]:
+    """Open the namespace and the cache and bring them into step."""
+    here = cache_location(config.cache_dir)
+    store = open_store(config.namespace.url)
+    try:
+        cache = ObjectCache(config.cache_dir, config.cache_bytes, config.min_free_bytes)
+        report = Recovered()
+        bad = _broken(store, cache)
+        if bad and isinstance(store.database, SqliteDatabase):
+            store = _rewind(store, store.database, report)
+            bad = _broken(store, cache)
+        report.damaged = bad
+        for object_ in bad:
+            log.error("object %d (%d bytes): its only copy is damaged or gone", object_.id, object_.size)
+        _refuse_foreign_cache(store, here, allow_missing)
+        _seal_open(store, cache, here, report)
+        _drop_unknown_files(store, cache, report)
+        _hold_only_copies(store, cache)
+        store.begin_epoch()
+        store.commit()
+        store.database.sync()
+    except BaseException:
+        abandon = getattr(store.database, "abandon", store.database.close)
+        abandon()
+        raise
+    return store, cache, here, report
+
+
+def _broken(store: Store, cache: ObjectCache) -> list[PhysicalObject]:
+    """Objects that the disk may have missed, and did."""
+    return [o for o in store.objects.unsynced() if not is_intact(cache, o) and not _readable_elsewhere(store, o)]
+
+
+def _readable_elsewhere(store: Store, object_: PhysicalObject) -> bool:
+    return any(r.state in READABLE and not r.location.startswith("cache:") for r in store.objects.replicas(object_.id))
+
+
+def _rewind(store: Store, database: SqliteDatabase, report: Recovered) -> Store:
+    """Back to the last commit that was durable with its data."""
+    salt, frames = store.mark
+    path = database.path
+    database.abandon()
+    report.rewound_bytes = sqlite.rewind(path, salt, frames)
+    log.warning(
+        "after a power cut: the namespace was taken back to its last durable commit (%d bytes of log)",
+        report.rewound_bytes,
+    )
+    return open_store(f"sqlite:///{path}")
+
+
+def _refuse_foreign_cache(store: Store, here: LocationId, allow_missing: bool) -> None:
+    """Bytes that wait in another cache directory would read as errors: say so before anything starts."""
+    missing = [
+        o
+        for o in store.objects.local_only()
+        if o.live and not any(r.location == here for r in store.objects.replicas(o.id))
+    ]
+    if not missing:
+        return
+    where = sorted({str(r.location) for o in missing for r in store.objects.replicas(o.id)})
+    text = f"{len(missing)} objects ({sum(o.live for o in missing)} bytes) were not uploaded yet and are only in {', '.join(where)}"
+    if not allow_missing:
+        raise Incomplete(f"cache.path: {text}; mount with that cache directory, or give up these bytes with --allow-missing")
+    log.warning("%s; reading them fails", text)
+
+
+def _seal_open(store: Store, cache: ObjectCache, here: LocationId, report: Recovered) -> None:
+    """What was being appended to ends where the last commit says."""
+    for object_ in store.objects.all():
+        if object_.state is not ObjectState.OPEN:
+            continue
+        file = cache.get(object_.id)
+        if file is None or object_.size == 0:
+            store.objects.seal(object_.id, object_.size, object_.crc32c, b"", object_.size)
+            continue
+        os.ftruncate(file.fd, object_.size)
+        os.fdatasync(file.fd)
+        sums = crc_of_file(file.fd, object_.size)
+        if sums is None:
+            continue
+        store.objects.seal(object_.id, object_.size, sums[0], sums[1], object_.size)
+        file.present = file.verified = (1 << len(sums[1]) // 4) - 1
+        report.sealed += 1
+        store.resealed.append((object_.id, object_.bucket, object_.size))
+
+
+def _drop_unknown_files(store: Store, cache: ObjectCache, report: Recovered) -> None:
+    """Files whose object no durable commit names."""
+    known = {object_.id for object_ in store.objects.all()}
+    for id_ in cache.ids():
+        if id_ not in known:
+            cache.remove(id_)
+            report.dropped_files += 1
+
+
+def _hold_only_copies(store: Store, cache: ObjectCache) -> None:
+    for object_ in store.objects.local_only():
+        file = cache.get(object_.id)
+        if file is not None:
+            file.held = True
+
+
+def check_cache_lock(directory: Path) -> int:
+    """Hold the cache directory for one process. Raises Busy."""
+    directory.mkdir(parents=True, exist_ok=True)
+    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise Busy(f"cache.path {directory}: in use by another mount") from None
+    return fd
+

@@ -1,0 +1,231 @@
+"""A mounted file system without FUSE: everything below the transport, put together. Decides nothing itself.
+
+Tests drive it directly; ``daemon`` puts FUSE and the control socket on top.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+import trio
+
+from gsfs import failpoints
+from gsfs.backends.location import Location
+from gsfs.backends.registry import open_location
+from gsfs.config import Config
+from gsfs.data.segments import Segment, SegmentEvents, SegmentLog
+from gsfs.filesystem.attributes import Attributes
+from gsfs.filesystem.content import Content
+from gsfs.filesystem.core import BucketDefaults, Core
+from gsfs.filesystem.directories import Directories
+from gsfs.filesystem.names import Names
+from gsfs.filesystem.reaper import Reaper
+from gsfs.filesystem.rebucket import Rebucket
+from gsfs.model import Ino, LocationId, ObjectId, ObjectState, ReplicaState
+from gsfs.namespace.objects import PhysicalObject, Replica
+from gsfs.recovery import check_cache_lock, open_recovered
+from gsfs.transfer.committer import Committer
+from gsfs.transfer.compaction import Compaction
+from gsfs.transfer.downloads import Downloads
+from gsfs.transfer.garbage import Garbage
+from gsfs.transfer.pressure import Pressure
+from gsfs.transfer.reader import Reader
+from gsfs.transfer.uploads import Uploads
+
+log = logging.getLogger(__name__)
+
+SEAL_TICK_S = 0.5
+VIRTUAL_TOTAL_BYTES = 1 << 50
+"""What ``df`` shows as the size of a file system whose home is a cloud: there is no true limit."""
+FREE_INODES = 1 << 40
+TRIM_TICK_S = 10.0
+
+
+class Space(NamedTuple):
+    """What statfs tells."""
+
+    total_bytes: int
+    free_bytes: int
+    inodes: int
+    free_inodes: int
+
+
+class Volume:
+    """One namespace, opened and served. ``run`` must be running for bytes to move."""
+
+    def __init__(self, config: Config, *, allow_missing: bool = False) -> None:
+        self.config = config
+        self._lock_fd = check_cache_lock(config.cache_dir)
+        try:
+            self.locations: dict[LocationId, Location] = {
+                LocationId(spec.id): open_location(spec) for spec in config.location
+            }
+            self.store, self.cache, self.cache_location, self.recovered = open_recovered(
+                config, allow_missing=allow_missing
+            )
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+        self.started_s = time.time()
+        self._compose_data()
+        self._compose_filesystem()
+        self._recover()
+
+    def _compose_data(self) -> None:
+        config, store = self.config, self.store
+        events = SegmentEvents(created=self._segment_created, sealed=self._segment_sealed, new_id=store.new_object)
+        self.segments = SegmentLog(self.cache, config.segment_bytes, time.monotonic, events)
+        store.before_commit.append(lambda: store.objects.grow(self.segments.records()))
+        self.committer = Committer(store, self.segments)
+        self.uploads = Uploads(
+            store,
+            self.cache,
+            self.committer,
+            self.locations,
+            self.cache_location,
+            held=config.transfer.upload == "held",
+        )
+        self.cache.on_evict = self.uploads.release_local
+        self.downloads = Downloads(
+            store.objects, self.cache, self.locations, config.mount.read_deadline_s, self.rank_sources
+        )
+        self.garbage = Garbage(store, self.cache, self.committer, self.uploads, self.locations)
+        self.pressure = Pressure(self.cache, lambda: self.dirty_bytes, config.transfer.full_wait_s)
+        self.pressure.hurry = self._hurry
+        self.uploads.on_progress = self.pressure.progressed
+        self.reader = Reader(store.extents, self.cache, self.downloads)
+        self.compaction = Compaction(store, self.segments, self.committer, self.downloads, self.cache)
+
+    def _compose_filesystem(self) -> None:
+        d = self.config.bucket_defaults
+        self.core = Core(self.store, self.segments, BucketDefaults(LocationId(d.home), d.durability, d.copies))
+        self.names = Names(self.core)
+        self.attributes = Attributes(self.core)
+        self.directories = Directories(self.core)
+        self.content = Content(self.core, self.attributes, self.reader, self.pressure, self.committer)
+        self.content.ensure_remote = self.ensure_remote
+        self.reaper = Reaper(self.core)
+        self.rebucket = Rebucket(self.core, self.names)
+
+    def _recover(self) -> None:
+        self.uploads.recover()
+        for id_, bucket, size in self.store.resealed:
+            self.uploads.add(id_, bucket, size)
+        self.reaper.recover()
+
+    # --- segments tell; rows are written within the operation
+
+    def _segment_created(self, segment: Segment) -> None:
+        objects = self.store.objects
+        objects.add(
+            PhysicalObject(
+                segment.id, segment.bucket, self.store.epoch, ObjectState.OPEN, 0, 0, 0, None, time.time_ns(), 0
+            )
+        )
+        objects.add_replica(segment.id, self.cache_location, ReplicaState.AVAILABLE)
+        failpoints.hit("segment.created")
+
+    def _segment_sealed(self, segment: Segment) -> None:
+        self.store.objects.seal(segment.id, segment.size, segment.crc32c, segment.checksums(), segment.synced)
+        self.uploads.add(segment.id, segment.bucket, segment.size)
+        self.store.changed()
+        failpoints.hit("segment.sealed")
+
+    # --- facts
+
+    @property
+    def dirty_bytes(self) -> int:
+        """Bytes on the local disk only."""
+        return self.uploads.pending_bytes + sum(s.size for s in self.segments.open_segments())
+
+    def space(self) -> Space:
+        """True figures of the homes that have a size (directories), a virtual petabyte where they have none."""
+        used = sum(b.used_bytes for b in self.store.buckets.all())
+        inodes = 1 + sum(b.used_inodes for b in self.store.buckets.all())
+        path = next((s.path for s in self.config.location if s.id == self.config.bucket_defaults.home), "")
+        if path:
+            status = os.statvfs(path)
+            free = status.f_bavail * status.f_frsize
+            return Space(used + free, free, inodes, FREE_INODES)
+        return Space(VIRTUAL_TOTAL_BYTES, max(0, VIRTUAL_TOTAL_BYTES - used), inodes, FREE_INODES)
+
+    def rank_sources(self, object_: PhysicalObject, replicas: Sequence[Replica]) -> Sequence[Replica]:
+        """Healthy locations first, in the order of the configuration."""
+        order = {id_: at for at, id_ in enumerate(self.locations)}
+        return sorted(replicas, key=lambda r: (self.locations[r.location].health.state != "ok", order[r.location]))
+
+    # --- running
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Every background mover, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self.reader.nursery = nursery
+            nursery.start_soon(self.committer.run)
+            nursery.start_soon(self.uploads.run, self.config.transfer.uploads_per_location)
+            nursery.start_soon(self.garbage.run)
+            nursery.start_soon(self.reaper.run)
+            nursery.start_soon(self.rebucket.run)
+            nursery.start_soon(self.compaction.run)
+            nursery.start_soon(self._seal_idle)
+            nursery.start_soon(self._housekeeping)
+            task_status.started()
+
+    async def _seal_idle(self) -> None:
+        t = self.config.transfer
+        while True:
+            await trio.sleep(min(SEAL_TICK_S, t.seal_idle_s))
+            if t.upload == "auto":
+                try:
+                    self.segments.seal_idle(t.seal_idle_s, t.seal_age_s)
+                except OSError as error:
+                    log.error("sealing: %s", error)
+
+    async def _housekeeping(self) -> None:
+        """Bound what is kept in memory, and keep the disk above its floor."""
+        while True:
+            await trio.sleep(TRIM_TICK_S)
+            self.store.inodes.trim()
+            self.cache.make_room(0, look_at_disk=True)
+
+    def _hurry(self) -> None:
+        """Room is needed: what can be uploaded is."""
+        if self.config.transfer.upload == "auto":
+            self.segments.seal_all()
+
+    async def flush(self, bucket: Ino | None = None, wanted: set[ObjectId] | None = None) -> None:
+        """Return when everything written so far (of a bucket) is at its locations."""
+        self.segments.seal_all(bucket)
+        await self.committer.durable()
+        await self.uploads.drained(wanted)
+        await self.committer.durable()
+
+    async def ensure_remote(self, bucket: Ino, copies: int) -> None:
+        """Durability ``remote``: the bytes are at a location, and so is the metadata that names them."""
+        await self.flush(bucket)
+        if self.ship_namespace is not None:
+            await self.ship_namespace()
+
+    ship_namespace: Callable[[], Awaitable[None]] | None = None
+
+    async def drain(self, deadline_s: float) -> int:
+        """Upload what waits, for at most ``deadline_s``; the number of bytes that remain."""
+        with trio.move_on_after(deadline_s):
+            await self.flush()
+        return self.uploads.pending_bytes
+
+    async def close(self) -> None:
+        """Make everything durable locally and give all back. ``run`` must have ended."""
+        with trio.CancelScope(shield=True):
+            self.segments.seal_all()
+            await self.committer.durable()
+            failpoints.hit("close.before-commit")
+            self.committer.close()
+            self.store.close()
+            self.cache.close()
+            for location in self.locations.values():
+                await location.aclose()
+            os.close(self._lock_fd)
