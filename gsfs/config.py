@@ -31,20 +31,20 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A table of the file: an unknown key is an error."""
 
 
-class Filesystem(Section):
+class Filesystem(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[filesystem]"""
 
     name: str
 
 
-class Namespace(Section):
+class Namespace(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[namespace]"""
 
     url: str
     """sqlite:////absolute/path or postgresql://user@host/database"""
 
 
-class Cache(Section):
+class Cache(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[cache]"""
 
     path: str
@@ -54,7 +54,7 @@ class Cache(Section):
     """Free space that is left on the disk whatever ``size`` says."""
 
 
-class Mount(Section):
+class Mount(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[mount]"""
 
     region: str = ""
@@ -71,7 +71,7 @@ class Mount(Section):
     """Seconds a stop may take to upload what is waiting; the rest resumes at the next start."""
 
 
-class Transfer(Section):
+class Transfer(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[transfer]"""
 
     upload: Literal["auto", "held"] = "auto"
@@ -86,7 +86,7 @@ class Transfer(Section):
     """How long a writer waits for room while nothing moves, before ENOSPC."""
 
 
-class BucketSettings(Section):
+class BucketSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[bucket_defaults]: what a virtual bucket made by mkdir gets."""
 
     home: str
@@ -94,7 +94,7 @@ class BucketSettings(Section):
     copies: int = 1
 
 
-class Log(Section):
+class Log(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[log]"""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -102,7 +102,7 @@ class Log(Section):
     """Empty: the journal or standard error in the foreground, else ``gsfs.log`` in the cache directory."""
 
 
-class Config(Section):
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
     filesystem: Filesystem

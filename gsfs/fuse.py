@@ -217,8 +217,9 @@ class Operations(pyfuse3.Operations):
         return FileInfo(fh=handle, keep_cache=keep)
 
     @door
-    async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:
-        return await self._content.read(fh, off, size)
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        # pyfuse3 takes anything with a contiguous buffer, though its type says bytes.
+        return cast(bytes, await self._content.read(fh, off, size))
 
     @door
     async def write(self, fh: int, off: int, buf: bytes) -> int:

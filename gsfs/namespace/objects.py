@@ -82,10 +82,9 @@ class ObjectTable:
             .limit(bindparam("most")).offset(literal_column("0")),
         )
         readable = r.c.state.in_([literal_column(f"'{s}'") for s in sorted(READABLE)])
-        one_, six = literal_column("1"), literal_column("6")
         elsewhere = (
             select(r.c.object)
-            .where((r.c.object == o.c.id) & readable & (func.substr(r.c.location, one_, six) != literal_column("'cache:'")))
+            .where((r.c.object == o.c.id) & readable & (func.substr(r.c.location, literal_column("1"), literal_column("6")) != literal_column("'cache:'")))
             .exists()
         )
         self._local_only = compile_statement(database, select(o).where(~elsewhere).order_by(o.c.id))

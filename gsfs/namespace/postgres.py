@@ -24,7 +24,7 @@ class PostgresDatabase:
     commits_need_synced_data = True
 
     def __init__(self, url: str) -> None:
-        self.dialect = PGDialect_psycopg(paramstyle="format")
+        self.dialect = PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
         try:
             self._connection = psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://"), connect_timeout=10)
         except psycopg.OperationalError as error:

@@ -40,7 +40,7 @@ class Store:
         self.database = database
         database.begin()
         m, c, r = schema.meta, schema.counter, schema.rebucket
-        self._meta = dict(compile_statement(database, select(m.c.name, m.c.value)).all())
+        self._meta: dict[str, str] = dict(compile_statement(database, select(m.c.name, m.c.value)).all())
         self._check_version()
         self._counter_update = compile_statement(
             database, update(c).values(value=bindparam("v")).where(c.c.name == bindparam("n"))

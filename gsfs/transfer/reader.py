@@ -76,7 +76,7 @@ class Reader:
             await self._fill(view[start : start + run.length], run)
         if window:
             self._read_ahead(inode, ahead, end, window)
-        return result
+        return view
 
     def _at_once(self, run: Run) -> memoryview | None:
         """The bytes, if they are here and the disk need not be waited for."""
