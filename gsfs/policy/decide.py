@@ -60,6 +60,7 @@ def decide_read(
     now_s: float,
     size_bytes: int,
     replicas: Sequence[ReplicaFacts],
+    *,
     order: Sequence[str],
     edges: Edges,
     trail: Trail,

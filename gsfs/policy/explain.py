@@ -50,6 +50,7 @@ def explain_write(
     writer_region: str,
     regions: Sequence[str],
     prices: PriceTable,
+    *,
     reads_per_month: dict[str, float],
     size_bytes: int,
 ) -> Explanation:
@@ -71,6 +72,7 @@ def explain_read(
     now_s: float,
     size_bytes: int,
     replicas: Sequence[ReplicaFacts],
+    *,
     order: Sequence[str],
     edges: Edges,
     trail: Trail,

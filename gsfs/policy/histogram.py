@@ -33,11 +33,15 @@ HORIZON_SLOTS = 2 * SLOTS_PER_T_EVEN
 """After two (reference) T_even an open interval counts as never read again."""
 DECAY_PER_SLOT = 0.5 ** (1 / (4 * SLOTS_PER_T_EVEN))
 """Evidence halves every four T_even: habits change."""
+LEARN_SHARE, LEARN_SLOTS = 16, 4
+"""TTLs are computed anew after a sixteenth more intervals, or an eighth of T_even; looked at once per slot."""
 BLEND = 16.0
 """How many intervals the wider experience (all contexts, or the prior) weighs against a context's own."""
 PRIOR_SHARE, PRIOR_SHAPE = 0.7, 0.3
 """Before anything is known: P(gap <= x T_even) = 0.7 x**0.3 for x <= 1. Most re-reads come early; measured, not
 derived (docs/policies.md), and the bound does not depend on it."""
+
+BIN_END_SHAPED = tuple(end_s**PRIOR_SHAPE for end_s in BIN_END_S)
 
 
 def bin_of(gap_s: float) -> int:
@@ -80,14 +84,13 @@ class Survival:
         beyond = self.after[-1]
         best_s, least = 0.0, (1.0 - beyond) * t_even_s
         held, before = 0.0, 1.0
-        for i, now in enumerate(self.after):
-            held += (before - now) * min(BIN_MID_S[i], t_even_s)
-            ttl_s = min(BIN_END_S[i], t_even_s)
+        for now, mid_s, ttl_s in zip(self.after, BIN_MID_S, BIN_END_S, strict=False):
+            held += (before - now) * mid_s
             cost = held + now * ttl_s + (now - beyond) * t_even_s
             if cost < least:
                 best_s, least = ttl_s, cost
             before = now
-        return best_s, least
+        return min(best_s, t_even_s), least
 
     def expected_s(self, ttl_s: float, t_even_s: float) -> float:
         """Expected cost of any TTL up to T_even, in seconds of storage, by the same formula."""
@@ -115,12 +118,18 @@ class GapHistogram:
     cohorts: list[dict[int, float]] = field(default_factory=lambda: [{} for _ in range(CONTEXTS)])
     """Mass of open intervals by the slot in which they began."""
     tables: list[tuple[list[float], list[float]]] = field(default_factory=list)
-    """Gaps and masses at risk, by context and (last) over all; derived once per slot, never stored."""
+    """Gaps and masses at risk, by context and (last) over all; derived, never stored."""
+    learned: int = 0
+    """Intervals opened so far."""
+    tables_learned: int = 0
+    tables_slot: int = 0
+    """``learned`` and ``slot`` as of when the tables were derived."""
 
     def opened(self, context: int) -> int:
         """A read began an interval. Returns its cohort: the current slot."""
         cohort, slot = self.cohorts[context], self.slot
         cohort[slot] = cohort.get(slot, 0.0) + 1.0
+        self.learned += 1
         return slot
 
     def closed(self, context: int, slot: int, gap_s: float) -> None:
@@ -135,14 +144,22 @@ class GapHistogram:
             del cohort[slot]
         self.gaps[context][bin_of(gap_s)] += 1.0
 
+    def outdated(self) -> bool:
+        """Whether so much was learned, or so much time passed, since the tables that TTLs are worth computing anew."""
+        more = self.learned - self.tables_learned
+        if more * LEARN_SHARE < self.learned and self.slot - self.tables_slot < LEARN_SLOTS:
+            return False
+        self.tables.clear()
+        self.tables_learned, self.tables_slot = self.learned, self.slot
+        return True
+
     def advance(self, now_s: float) -> bool:
-        """Bring the cohorts up to the clock; true when a slot has passed (and TTLs are worth computing anew)."""
+        """Bring the cohorts up to the clock; true when a slot has passed."""
         slot = int(now_s / self.slot_s)
         passed = slot - self.slot
         if passed <= 0:
             return False
         self.slot = slot
-        self.tables.clear()
         decay = DECAY_PER_SLOT ** min(passed, 100 * SLOTS_PER_T_EVEN)
         oldest = slot - HORIZON_SLOTS
         for context in range(CONTEXTS):
@@ -166,8 +183,9 @@ class GapHistogram:
         own_gaps, own_risk = self.tables[context]
         wide_gaps, wide_risk = self.tables[CONTEXTS]
         left, after, prior_left = 1.0, [], 1.0
+        scale = PRIOR_SHARE / t_even_s**PRIOR_SHAPE
         for i in range(bin_of(t_even_s) + 1):
-            prior_after = 1.0 - PRIOR_SHARE * min(1.0, BIN_END_S[i] / t_even_s) ** PRIOR_SHAPE
+            prior_after = 1.0 - scale * BIN_END_SHAPED[i]
             prior = 1.0 - prior_after / prior_left
             prior_left = prior_after
             wide = (wide_gaps[i] + BLEND * prior) / (wide_risk[i] + BLEND)
@@ -192,5 +210,6 @@ class GapHistogram:
             "slot": self.slot,
             "gaps": [{str(i): mass for i, mass in enumerate(row) if mass > 1e-9} for row in self.gaps],
             "lapsed": self.lapsed,
+            "learned": self.learned,
             "cohorts": [{str(slot): mass for slot, mass in row.items()} for row in self.cohorts],
         }

@@ -62,7 +62,7 @@ class Ledger:
     lines: dict[EntryKey, Count] = field(default_factory=dict)
 
     def request(
-        self, now_s: float, bucket: str, region: str, kind: Kind, size_bytes: int = 0, reader: str = ""
+        self, now_s: float, bucket: str, region: str, kind: Kind, *, size_bytes: int = 0, reader: str = ""
     ) -> None:
         """Count one request at ``region``. The bytes of a GET are egress when ``reader`` is another region."""
         hour = int(now_s // HOUR_S)

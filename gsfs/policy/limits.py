@@ -53,6 +53,7 @@ def judge_quota(
     policy: BucketPolicy,
     bytes_used: int,
     files_used: int,
+    *,
     more_bytes: int = 0,
     more_files: int = 0,
 ) -> Judgement:

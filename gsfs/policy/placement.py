@@ -30,6 +30,7 @@ def decide_write(
     writer_region: str,
     regions: Sequence[str],
     prices: PriceTable,
+    *,
     reads_per_month: Mapping[str, float] | None = None,
     size_bytes: int = 1 << 24,
 ) -> WriteDecision:

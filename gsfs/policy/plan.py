@@ -9,12 +9,13 @@ from decimal import Decimal
 from fractions import Fraction
 
 from gsfs.model import GIB, ObjectId
-from gsfs.policy.bucket import BucketPolicy, Placement
+from gsfs.policy.bucket import BucketPolicy
 from gsfs.policy.decide import ReplicaFacts
 from gsfs.policy.expiry import early_delete_usd
 from gsfs.policy.ledger import to_decimal
 from gsfs.policy.placement import choose_source, decide_write
-from gsfs.policy.prices import PriceTable
+from gsfs.policy.prices import FOREVER_S, Edge, PriceTable
+from gsfs.policy.ttl import EwmaTtl, FixedTtl
 
 
 class Action(enum.StrEnum):
@@ -24,6 +25,8 @@ class Action(enum.StrEnum):
     """Make a permanent replica."""
     KEEP = "keep"
     """A replica that was temporary becomes permanent: costs nothing but its storage."""
+    RETIME = "retime"
+    """A replica made by a read expires sooner: the new rule would not keep it for so long without a read."""
     DROP = "drop"
     """A permanent replica is no longer wanted."""
 
@@ -52,6 +55,8 @@ class Move:
     size_bytes: int
     usd: Fraction
     """Once: egress, GET and PUT of a copy; the rest of the minimum age of a dropped replica."""
+    expires_s: float = 0.0
+    """The new expiry (``retime`` only)."""
 
 
 @dataclass(slots=True)
@@ -68,6 +73,8 @@ class PlanSummary:
     def add(self, move: Move, storage_usd_per_gib_month: Decimal) -> None:
         self.steps[move.action] += 1
         self.once_usd += move.usd
+        if move.action is Action.RETIME:
+            return
         month = Fraction(move.size_bytes, GIB) * Fraction(storage_usd_per_gib_month)
         self.monthly_after_usd += -month if move.action is Action.DROP else month
         if move.action is Action.COPY:
@@ -89,18 +96,22 @@ def plan_object(
     regions: Sequence[str],
     prices: PriceTable,
     now_s: float,
+    *,
     reads_per_month: Mapping[str, float] | None = None,
 ) -> list[Move]:
     """The steps that bring one object in line with ``policy``; copies first, drops last; none when it is already.
 
-    Pinned replicas are never dropped. Under ``local`` an object whose writer is unknown stays where it is.
+    Pinned replicas are never dropped.
     """
     wanted = decide_write(
-        policy, item.writer_region, regions, prices, reads_per_month, item.size_bytes
+        policy,
+        item.writer_region,
+        regions,
+        prices,
+        reads_per_month=reads_per_month,
+        size_bytes=item.size_bytes,
     ).permanent
     have = {r.region: r for r in item.replicas}
-    if policy.placement is Placement.LOCAL and have and not set(wanted) & set(regions):
-        return []
     steps = []
     for region in wanted:
         if region not in have:
@@ -111,8 +122,25 @@ def plan_object(
         if replica.permanent and not replica.pinned and replica.region not in wanted:
             fee = Fraction(early_delete_usd(replica, item.size_bytes, now_s, prices))
             steps.append(Move(Action.DROP, item.object_id, replica.region, "", item.size_bytes, fee))
+        elif not replica.permanent and replica.region not in wanted:
+            latest_s = now_s + longest_ttl_s(policy, prices.edge(wanted[0], replica.region), item.size_bytes)
+            if replica.expires_s > latest_s:
+                steps.append(_retime(item, replica, latest_s))
     order = list(Action)
     return sorted(steps, key=lambda step: order.index(step.action))
+
+
+def longest_ttl_s(policy: BucketPolicy, edge: Edge, size_bytes: int) -> float:
+    """The longest that the bucket's TTL rule keeps a replica after one read."""
+    if isinstance(policy.ttl, FixedTtl):
+        return policy.ttl.ttl_s
+    return FOREVER_S if isinstance(policy.ttl, EwmaTtl) else edge.t_even_s(size_bytes)
+
+
+def _retime(item: PlannedObject, replica: ReplicaFacts, latest_s: float) -> Move:
+    return Move(
+        Action.RETIME, item.object_id, replica.region, "", item.size_bytes, Fraction(0), expires_s=latest_s
+    )
 
 
 def _copy(item: PlannedObject, region: str, have: Mapping[str, ReplicaFacts], prices: PriceTable) -> Move:
@@ -133,6 +161,7 @@ def plan(
     regions: Sequence[str],
     prices: PriceTable,
     now_s: float,
+    *,
     summary: PlanSummary,
     reads_per_month: Mapping[str, float] | None = None,
 ) -> Iterator[Move]:
@@ -143,6 +172,6 @@ def plan(
         here = sum((Fraction(storage[r.region]) for r in item.replicas if r.permanent), Fraction(0)) * size
         summary.monthly_before_usd += here
         summary.monthly_after_usd += here
-        for move in plan_object(item, policy, regions, prices, now_s, reads_per_month):
+        for move in plan_object(item, policy, regions, prices, now_s, reads_per_month=reads_per_month):
             summary.add(move, storage[move.region])
             yield move

@@ -69,7 +69,7 @@ class RegionMemory:
     account: CreditAccount = field(init=False)
     next_slot_s: float = 0.0
     ttls: dict[tuple[int, int], float] = field(default_factory=dict)
-    """TTLs by (context, bin of T_even), computed since the last slot began; derived, never stored."""
+    """TTLs by (context, bin of T_even), as of the histogram's tables; derived, never stored."""
 
     def __post_init__(self) -> None:
         slot_s = self.reference_t_even_s / SLOTS_PER_T_EVEN
@@ -80,7 +80,8 @@ class RegionMemory:
         """Let the clock pass; computes anew what depends on it at most once per slot."""
         if self.histogram.advance(now_s):
             self.account.advance(now_s)
-            self.ttls.clear()
+            if self.histogram.outdated():
+                self.ttls.clear()
         self.next_slot_s = (self.histogram.slot + 1) * self.histogram.slot_s
 
     def best_ttl_s(self, context: int, t_even_s: float) -> float:
@@ -122,7 +123,7 @@ def _restore_histogram(into: GapHistogram, state: dict[str, object]) -> None:
         raise TypeError("another shape")
     if not len(rows) == len(lapsed) == len(cohorts) == CONTEXTS:
         raise ValueError("another number of contexts")
-    into.slot = int(str(state["slot"]))
+    into.slot, into.learned = int(str(state["slot"])), int(str(state["learned"]))
     into.lapsed = [float(mass) for mass in lapsed]
     into.cohorts = [{int(slot): float(mass) for slot, mass in row.items()} for row in cohorts]
     for target, row in zip(into.gaps, rows, strict=True):
@@ -304,7 +305,7 @@ class AdaptiveTtl:
         self, trail: Trail, now_s: float, ttl_s: float, fetch_usd: float, put_usd: float
     ) -> float:
         """Small objects, whose PUT costs more than reading them remotely: a replica once reads have paid for it."""
-        if 0 <= trail.last_read_s and now_s <= trail.expires_s():
+        if trail.last_read_s >= 0 and now_s <= trail.expires_s():
             return ttl_s
         trail.rent_usd += fetch_usd
         if trail.rent_usd < put_usd:

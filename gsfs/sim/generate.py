@@ -58,12 +58,12 @@ def _life(key: int, stats: BucketStatistics, scale: Scale, chance: random.Random
     life += [_request(t, PUT, key, size) for t in _writes(times, reads, stats, chance)]
     if chance.random() < stats.deletes_per_object:
         last = max((request.time_ms for request in life), default=int(begin * 1000))
-        life.append(Request(last + 1 + int(chance.expovariate(1 / 3_600_000)), DELETE, key, 0, 0))
+        life.append(Request(last + 1 + int(chance.expovariate(1 / 3_600_000)), DELETE, f"{key:x}", 0, 0))
     return [request for request in life if request.time_ms < WEEK_S * 1000]
 
 
 def _request(time_s: float, op: int, key: int, size: int) -> Request:
-    return Request(int(time_s * 1000), op, key, size, size)
+    return Request(int(time_s * 1000), op, f"{key:x}", size, size)
 
 
 def _size(stats: BucketStatistics, chance: random.Random) -> int:

@@ -1,4 +1,4 @@
-"""One request of a trace. Owns the types that readers, generators and replays exchange; parses nothing."""
+"""One request of a trace. Owns the shapes that readers, generators and replays exchange; parses nothing."""
 
 from __future__ import annotations
 
@@ -24,32 +24,29 @@ GET, PUT, DELETE, OTHER = (int(op) for op in Op)
 
 
 class Request(NamedTuple):
-    """A request as it stands in a trace; times in ms since the first request of the trace."""
+    """A request as it stands in a trace. Readers yield plain tuples of this shape: they are made five times faster."""
 
     time_ms: int
+    """Since any fixed moment; a replay starts its clock at the first request."""
     op: int
-    key: str | int
+    key: str
     size_bytes: int
     """Of the whole object, as far as the trace tells; 0 for a delete."""
     length_bytes: int
     """Bytes asked for: less than the size in a ranged read."""
-    region: str | None = None
+    region: str = ""
     """Where the request came from, when the trace says so; otherwise an assignment decides."""
 
 
-class Placed(NamedTuple):
-    """A request as the replay takes it: key and region are small integers, the time is scaled seconds."""
+Row = tuple[int, int, str, int, int, str]
+"""The shape of ``Request``."""
 
-    time_s: float
-    op: int
-    key: int
-    size_bytes: int
-    length_bytes: int
-    region: int
+Placed = tuple[float, int, int, int, int, int]
+"""What a replay takes: scaled time in s, op, key as a small integer, size, length, index of the region."""
 
 
-def batches(items: Iterable[Request], size: int = BATCH) -> Iterator[list[Request]]:
+def batches(rows: Iterable[Row], size: int = BATCH) -> Iterator[list[Row]]:
     """Cut a stream into lists of at most ``size``."""
-    stream = iter(items)
+    stream = iter(rows)
     while batch := list(islice(stream, size)):
         yield batch

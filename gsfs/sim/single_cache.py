@@ -40,7 +40,7 @@ class SingleCache:
     rule: TtlRule
     t_even_s: float = T_EVEN_S
     memory: RegionMemory = field(init=False)
-    trails: dict[int | str, tuple[Trail, Clairvoyant, int]] = field(default_factory=dict)
+    trails: dict[str, tuple[Trail, Clairvoyant, int]] = field(default_factory=dict)
     result: CacheResult = field(default_factory=CacheResult)
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class SingleCache:
             self._drop(key, now_s)
         return self.result
 
-    def _read(self, key: int | str, size: int, now_s: float) -> None:
+    def _read(self, key: str, size: int, now_s: float) -> None:
         result, per_s = self.result, size / self.t_even_s
         result.reads += 1
         found = self.trails.get(key)
@@ -78,7 +78,7 @@ class SingleCache:
                 result.transfers += size
         self.rule.after_read(self.memory, trail, now_s, size, per_s)
 
-    def _drop(self, key: int | str, now_s: float) -> None:
+    def _drop(self, key: str, now_s: float) -> None:
         """The object was overwritten or deleted, or the trace is over."""
         found = self.trails.pop(key, None)
         if found is not None:

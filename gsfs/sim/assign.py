@@ -1,0 +1,104 @@
+"""Which region a request comes from, when the trace does not say. Owns the assignment types A to E of SkyStore.
+
+A: every request from a random region. B: one region writes an object, one reads it. C: one region reads the bucket,
+another writes it. D: one region writes an object, reads come from anywhere. E: each object after one of A to D.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from gsfs.errors import ConfigError
+from gsfs.sim.requests import GET, Placed, Row, batches
+
+TABLE = 1 << 14
+"""Random choices made in advance; a request takes the next one, an object the one at its number."""
+
+
+class Assignment(enum.StrEnum):
+    A = "A"
+    B = "B"
+    C = "C"
+    D = "D"
+    E = "E"
+
+
+@dataclass(slots=True)
+class Assigner:
+    """Turns rows of a trace into what a replay takes: numbers for keys and regions, scaled seconds for times."""
+
+    regions: tuple[str, ...]
+    assignment: Assignment | None = Assignment.D
+    """None: every row must name its region."""
+    time_scale: float = 1.0
+    seed: int = 1
+    keys: dict[str, int] = field(default_factory=dict)
+    anywhere: list[int] = field(init=False)
+    writers: list[int] = field(init=False)
+    readers: list[int] = field(init=False)
+    """Of objects; -1 means anywhere."""
+    turn: int = 0
+    start_ms: int | None = None
+    names: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        chance, count = random.Random(self.seed), len(self.regions)
+        self.names = {region: i for i, region in enumerate(self.regions)}
+        self.anywhere = [chance.randrange(count) for _ in range(TABLE)]
+        kinds = [self._kind(chance) for _ in range(TABLE)]
+        bucket_writer = chance.randrange(count)
+        bucket_reader = (bucket_writer + 1 + chance.randrange(max(1, count - 1))) % count
+        self.writers, self.readers = [], []
+        for kind in kinds:
+            writer = chance.randrange(count)
+            reader = (writer + 1 + chance.randrange(max(1, count - 1))) % count
+            self.writers.append({"A": -1, "C": bucket_writer}.get(kind, writer))
+            self.readers.append({"A": -1, "D": -1, "C": bucket_reader}.get(kind, reader))
+
+    def _kind(self, chance: random.Random) -> str:
+        if self.assignment is Assignment.E:
+            return chance.choice("ABCD")
+        return self.assignment.value if self.assignment else "A"
+
+    def birth_region(self, key: int) -> int:
+        """Where an object was written that the trace only reads."""
+        writer = self.writers[key % TABLE]
+        return writer if writer >= 0 else self.anywhere[key % TABLE]
+
+    def place(self, rows: Iterable[Row]) -> Iterator[list[Placed]]:
+        """The requests in batches, in the order of the trace; a time that goes back is taken as the time before."""
+        for batch in batches(rows):
+            yield self._place_batch(batch)
+
+    def _place_batch(self, batch: list[Row]) -> list[Placed]:
+        keys, anywhere, turn = self.keys, self.anywhere, self.turn
+        known = keys.get
+        start, scale = self.start_ms, self.time_scale / 1000
+        if start is None:
+            start = self.start_ms = batch[0][0]
+        placed: list[Placed] = []
+        for time_ms, op, name, size, length, where in batch:
+            key = known(name)
+            if key is None:
+                key = keys[name] = len(keys)
+            if where:
+                region = self._named(where)
+            else:
+                region = (self.readers if op == GET else self.writers)[key % TABLE]
+                if region < 0:
+                    turn += 1
+                    region = anywhere[turn % TABLE]
+            placed.append(((time_ms - start) * scale, op, key, size, length, region))
+        self.turn = turn
+        return placed
+
+    def _named(self, region: str) -> int:
+        try:
+            return self.names[region]
+        except KeyError:
+            raise ConfigError(
+                f"the trace names region {region!r}, which is not among --regions {','.join(self.regions)}"
+            ) from None
