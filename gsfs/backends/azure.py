@@ -105,6 +105,8 @@ class AzureBackend:
             what = f"delete {len(batch)} keys"
             with self._translated(what):
                 answers = list(self._client.delete_blobs(*batch, raise_on_any_failure=False))
+            if len(answers) != len(batch):
+                raise Unavailable(f"{what}: only {len(answers)} answers came back")
             for key, answer in zip(batch, answers, strict=True):
                 if answer.status_code not in (202, 404):
                     code = answer.headers.get("x-ms-error-code", "")
@@ -201,6 +203,10 @@ class AzureBackend:
         if error.status_code == 416:
             return _PastTheEnd(what)
         first_line = scrub((error.message or "").partition("\n")[0], self._secrets)
+        if (error.status_code or 0) < 400:
+            return Unavailable(f"{what}: the answer cannot be read")
+        if error.status_code == 400 and "md5" in first_line.lower():
+            code = "Md5Mismatch"
         headers: Mapping[str, str] = getattr(error.response, "headers", {})
         return error_for(what, error.status_code or 500, code, first_line, headers)
 

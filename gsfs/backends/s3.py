@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -54,20 +55,23 @@ class S3Backend:
         self._extra = {"StorageClass": spec.storage_class} if spec.storage_class else {}
         # MD5 costs three times what everything else costs: it is sent until the server has shown that it
         # checks CRC32C, by repeating it in its answer.
-        self._send_md5 = spec.put_checksum != "crc32c"
+        self._md5_allowed = spec.put_checksum != "crc32c"
         self._md5_for_good = spec.put_checksum == "md5"
+        self._send_md5 = self._md5_allowed
 
     def put(self, key: str, source: Source, *, if_absent: bool = False) -> ObjectInfo:
         what = f"put {key}"
         if isinstance(source, BytesSource) or source.size_bytes <= IN_MEMORY_BYTES:
-            answer = self._put_body(what, key, read_source(source), source, if_absent)
+            answer, md5 = self._put_body(what, key, read_source(source), source, if_absent)
         else:
             with open_source(source) as stream:
-                answer = self._put_body(what, key, stream, source, if_absent)
+                answer, md5 = self._put_body(what, key, stream, source, if_absent)
         confirmed = from_base64(answer.get("ChecksumCRC32C"))
-        if confirmed is not None and confirmed != source.crc32c:
-            raise BackendCorrupt(f"{what}: the server stored CRC32C {confirmed:08x}")
-        self._send_md5 = self._md5_for_good or confirmed is None
+        if confirmed not in (None, source.crc32c) or not _tag_agrees(answer, md5):
+            # It is stored, but it is not what was promised: nobody may find it.
+            self.delete_many((key,))
+            raise BackendCorrupt(f"{what}: the server reports another checksum (see put_checksum)")
+        self._send_md5 = self._md5_for_good or (confirmed is None and self._md5_allowed)
         written_ns = 0  # PutObject does not say when
         return ObjectInfo(key, source.size_bytes, _etag(answer), written_ns, source.crc32c)
 
@@ -154,26 +158,29 @@ class S3Backend:
     def close(self) -> None:
         self._client.close()
 
-    def _put_body(self, what: str, key: str, body: Any, source: Source, if_absent: bool) -> Mapping[str, Any]:
+    def _put_body(
+        self, what: str, key: str, body: Any, source: Source, if_absent: bool
+    ) -> tuple[Mapping[str, Any], bytes | None]:
+        """The server's answer, and the MD5 of the bytes if it was computed."""
         asked: dict[str, Any] = {
             "Bucket": self._bucket,
             "Key": key,
             "Body": body,
             "ContentLength": source.size_bytes,
             "ContentType": "application/octet-stream",
-            "ChecksumCRC32C": to_base64(source.crc32c),
             "Metadata": {_METADATA_NAME: to_hex(source.crc32c)},
             **self._extra,
         }
-        if self._md5_for_good:
-            del asked["ChecksumCRC32C"]
-        if self._send_md5:
-            asked["ContentMD5"] = _md5_of_right_bytes(what, body, source.crc32c)
+        if not self._md5_for_good:
+            asked["ChecksumCRC32C"] = to_base64(source.crc32c)
+        md5 = _digest_of_right_bytes(what, body, source.crc32c, with_md5=self._send_md5)
+        if md5 is not None:
+            asked["ContentMD5"] = base64.b64encode(md5).decode()
         if if_absent:
             asked["IfNoneMatch"] = "*"
         with self._translated(what):
             answer: Mapping[str, Any] = self._client.put_object(**asked)
-        return answer
+        return answer, md5
 
     def _raise_first(self, what: str, failures: Sequence[Mapping[str, str]]) -> None:
         """DeleteObjects answers 200 and lists what failed."""
@@ -211,20 +218,33 @@ class _PastTheEnd(BackendError):
     """416: the range begins at or after the end of the object. Never leaves this module."""
 
 
-def _md5_of_right_bytes(what: str, body: Any, expected_crc32c: int) -> str:
-    """Content-MD5 of the body. It vouches for the way to the server only, so the CRC32C is compared here."""
+def _digest_of_right_bytes(what: str, body: Any, expected_crc32c: int, *, with_md5: bool) -> bytes | None:
+    """MD5 of the body, if it is wanted; in any case the bytes are shown to be what was promised.
+
+    A checksum that is sent vouches for the way to the server; this one for what came from the local disk.
+    """
     digest, checksum = hashlib.md5(usedforsecurity=False), 0
-    if isinstance(body, bytes):
-        digest.update(body)
-        checksum = crc32c(body)
-    else:
-        while chunk := body.read(1 << 20):
+    stream = io.BytesIO(body) if isinstance(body, bytes) else body
+    while chunk := stream.read(1 << 20):
+        checksum = crc32c(chunk, checksum)
+        if with_md5:
             digest.update(chunk)
-            checksum = crc32c(chunk, checksum)
-        body.seek(0)
+    stream.seek(0)
     if checksum != expected_crc32c:
         raise BackendCorrupt(f"{what}: the local bytes fail their CRC32C")
-    return base64.b64encode(digest.digest()).decode()
+    return digest.digest() if with_md5 else None
+
+
+def _tag_agrees(answer: Mapping[str, Any], md5: bytes | None) -> bool:
+    """Whether the ETag is the MD5 that was sent; some servers accept Content-MD5 and do not look at it.
+
+    With keys of the provider's key service the ETag is no MD5 (S3 API reference, "Object").
+    """
+    tag = _etag(answer)
+    encrypted = str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")
+    if md5 is None or encrypted or len(tag) != 32:
+        return True
+    return tag.lower() == md5.hex()
 
 
 def _etag(answer: Mapping[str, Any]) -> str:

@@ -94,9 +94,11 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         return
     name, _, rest = test.partition("[")
     backend, _, _more = rest.rstrip("]").partition("-")
-    good = {"passed": "yes", "skipped": "refused"}.get(report.outcome, "NO")
-    before = _OUTCOMES[name].get(backend)
-    _OUTCOMES[name][backend] = good if before in (None, "yes") else before
+    cell = {"passed": "yes", "skipped": "n/a"}.get(report.outcome, "NO")
+    before = _OUTCOMES[name].setdefault(backend, cell)
+    if "NO" not in (before, cell) and before != cell:
+        cell = "partly"
+    _OUTCOMES[name][backend] = "NO" if before == "NO" else cell
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -106,7 +108,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     columns = [name for name in [*JOINED, *REAL_ACCOUNTS] if any(name in row for row in _OUTCOMES.values())]
     if len(columns) < 2:
         return
-    terminalreporter.section("conformance (claim × backend)")
+    terminalreporter.section("conformance (claim by backend)")
     terminalreporter.write_line(f"{'':72}" + "".join(f"{column:>11}" for column in columns))
     for claim, row in _OUTCOMES.items():
         cells = "".join(f"{row.get(column, '-'):>11}" for column in columns)

@@ -1,4 +1,4 @@
-"""Session fixtures: each test server, started when the first test asks for it. Import them in a conftest.py."""
+"""Session fixtures: each test server, started when first asked for. Import them in a conftest.py."""
 
 from __future__ import annotations
 

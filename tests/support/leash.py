@@ -1,4 +1,4 @@
-"""Runs a program that dies with its parent. Owns one prctl call; a test run that is killed leaves no server."""
+"""Runs a program that dies with its parent. Owns one prctl call, so that no server outlives a test run."""
 
 from __future__ import annotations
 
