@@ -1,0 +1,184 @@
+"""A whole simulation: one trace, several policies. Owns their names and the results; prints nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from gsfs.errors import ConfigError
+from gsfs.policy.bucket import BucketPolicy, Placement, check_regions, parse_policy
+from gsfs.policy.ledger import Count, EntryKey, Kind, to_decimal, usd_of
+from gsfs.sim.assign import Assigner
+from gsfs.sim.optimum import Yardstick
+from gsfs.sim.replay import Meter, Replay
+from gsfs.sim.requests import Row
+from gsfs.sim.world import World
+
+DEFAULT_POLICIES = "adaptive,t_even,forever,none,all"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one policy did on one trace. Money in USD, to the picodollar."""
+
+    policy: str
+    storage_usd: Decimal
+    egress_usd: Decimal
+    requests_usd: Decimal
+    total_usd: Decimal
+    over_optimum: float
+    """Total over that of the clairvoyant optimum: writes local, the best TTL every time, transfers from home."""
+    over_bound: float
+    """Total over a bound that no policy with local writes beats: transfers from the cheapest region, replica or not."""
+    reads: int
+    local_share: float
+    """Reads served in their own region: by a permanent replica, or by one that a read had made."""
+    hit_share: float
+    """Of the reads in regions without a permanent replica, those that found one."""
+    mean_read_ms: float
+    """Estimated from the link table."""
+    unknown_links: int
+    """Reads over links that are not in the table; they are left out of the mean."""
+    requests_per_s: float
+    """Of this replay alone."""
+
+    def to_json(self) -> dict[str, object]:
+        return {key: str(v) if isinstance(v, Decimal) else v for key, v in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All outcomes of one simulation."""
+
+    trace: str
+    regions: tuple[str, ...]
+    assignment: str
+    time_scale: float
+    requests: int
+    objects: int
+    days: float
+    """Of scaled time."""
+    optimum_usd: float
+    bound_usd: float
+    optimum_fixed_usd: float
+    """The part of the optimum that no TTL changes."""
+    outcomes: tuple[Outcome, ...]
+
+    def to_json(self) -> dict[str, object]:
+        return {**asdict(self), "outcomes": [outcome.to_json() for outcome in self.outcomes]}
+
+
+def parse_spec(text: str) -> BucketPolicy:
+    """A policy as ``--policy`` takes it: ``TTL`` (writes local), ``PLACEMENT`` or ``PLACEMENT/TTL``.
+
+    A placement alone has no replicas on read: ``single`` is one region, ``all`` is replicate everywhere.
+    """
+    first, _, ttl = text.strip().partition("/")
+    if first.partition(":")[0] in set(Placement):
+        return parse_policy({"placement": first, "ttl": ttl or "none"})
+    if ttl:
+        raise ConfigError(f"--policy {text}: takes TTL, PLACEMENT or PLACEMENT/TTL, such as local/adaptive")
+    return parse_policy({"placement": "local", "ttl": first})
+
+
+def simulate(
+    rows: Iterable[Row],
+    world: World,
+    specs: Sequence[str],
+    assigner: Assigner,
+    *,
+    trace: str = "",
+    progress: Callable[[int], None] = lambda requests: None,
+) -> Result:
+    """Replay ``rows`` once, through every policy side by side. ``progress`` is told of each batch."""
+    replays = [Replay(parse_spec(spec), world, assigner.birth_region) for spec in specs]
+    for replay in replays:
+        check_regions(replay.policy, world.regions)
+    yardstick = Yardstick(world, assigner.birth_region)
+    bound = Yardstick(world, assigner.birth_region, from_anywhere=True)
+    seconds = [0.0] * len(replays)
+    requests = 0
+    for batch in assigner.place(rows):
+        for i, replay in enumerate(replays):
+            began = time.process_time()
+            replay.feed(batch)
+            seconds[i] += time.process_time() - began
+        yardstick.feed(batch)
+        bound.feed(batch)
+        requests += len(batch)
+        progress(len(batch))
+    days = yardstick.now_s / 86_400
+    optimum_usd, bound_usd = yardstick.finish(), bound.finish()
+    outcomes = tuple(
+        _outcome(spec, replay.finish(), world, (optimum_usd, bound_usd), requests / spent if spent else 0.0)
+        for spec, replay, spent in zip(specs, replays, seconds, strict=True)
+    )
+    return Result(
+        trace,
+        world.regions,
+        assigner.assignment.value if assigner.assignment else "as recorded",
+        assigner.time_scale,
+        requests,
+        len(assigner.keys),
+        days,
+        optimum_usd,
+        bound_usd,
+        yardstick.fixed_usd,
+        outcomes,
+    )
+
+
+def _outcome(spec: str, meter: Meter, world: World, yardsticks: tuple[float, float], speed: float) -> Outcome:
+    storage, egress, requests = _bill(meter, world)
+    total = storage + egress + requests
+    reads = meter.hits + meter.local + meter.misses
+    remote = meter.hits + meter.misses
+    mean_ms, unknown = _latency(meter, world)
+    return Outcome(
+        spec,
+        to_decimal(storage),
+        to_decimal(egress),
+        to_decimal(requests),
+        to_decimal(total),
+        *(float(total) / usd if usd else 1.0 for usd in yardsticks),
+        reads,
+        (meter.hits + meter.local) / reads if reads else 1.0,
+        meter.hits / remote if remote else 1.0,
+        mean_ms,
+        unknown,
+        speed,
+    )
+
+
+def _bill(meter: Meter, world: World) -> tuple[Fraction, Fraction, Fraction]:
+    """Storage, egress and requests in USD, by the ledger's own pricing."""
+    storage = egress = requests = Fraction(0)
+
+    def usd(region: str, kind: Kind, count: int = 0, amount: int = 0, dst: str = "") -> Fraction:
+        return usd_of(EntryKey(0, "", region, kind, dst), Count(count, amount), world.prices)
+
+    for i, region in enumerate(world.regions):
+        storage += usd(region, Kind.STORAGE, 0, round(meter.byte_s[i] * 1000))
+        requests += usd(region, Kind.PUT, meter.puts[i]) + usd(region, Kind.GET, meter.gets[i])
+        for j, reader in enumerate(world.regions):
+            if moved := meter.egress_bytes[i][j]:
+                egress += usd(region, Kind.EGRESS, 0, moved, reader)
+    return storage, egress, requests
+
+
+def _latency(meter: Meter, world: World) -> tuple[float, int]:
+    """Mean estimated time of a read in ms, and the number of reads over unknown links."""
+    total, known, unknown = 0.0, 0, 0
+    for i, src in enumerate(world.regions):
+        for j, dst in enumerate(world.regions):
+            count = meter.reads[i][j]
+            link = world.links.link(src, dst)
+            if link is None:
+                unknown += count
+            elif count:
+                known += count
+                total += count * link.read_ms(meter.read_bytes[i][j] // count)
+    return (total / known if known else 0.0), unknown
