@@ -24,6 +24,8 @@ from gsfs import loop
 TIMEOUT_S = 3600.0
 """Entry and attribute time-out: nobody else changes the tree."""
 READ_AHEAD_KIB = 1024
+UNSUPPORTED = {b"security.selinux", b"system.posix_acl_access", b"system.posix_acl_default"}
+"""Asked for by `ls -l` for each file, but after this errno never again on the same device."""
 
 
 class Node:
@@ -334,6 +336,8 @@ class NullFs(pyfuse3.Operations):
         return answer
 
     async def getxattr(self, ino: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        if name in UNSUPPORTED:
+            raise FUSEError(errno.EOPNOTSUPP)
         try:
             return self.nodes[ino].xattrs[name]
         except KeyError:

@@ -26,7 +26,7 @@ path = "{root}/cache"
 size = "20GiB"
 [[location]]
 id = "local:disk"
-backend = "local"
+kind = "local"
 path = "{root}/store"
 [bucket_defaults]
 home = "local:disk"

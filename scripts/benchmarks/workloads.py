@@ -113,14 +113,13 @@ def untar(session: Session) -> float:
 
 def list_tree(session: Session) -> float:
     session.need_tree()
-    measure.run("ls", "-lR", session.tree)
-    return measure.wall_s(lambda: measure.run("ls", "-lR", session.tree))
 
+    def work() -> None:
+        measure.run("ls", "-lR", session.tree)
+        measure.run("du", "-s", session.tree)
 
-def du_tree(session: Session) -> float:
-    session.need_tree()
-    measure.run("du", "-s", session.tree)
-    return measure.wall_s(lambda: measure.run("du", "-s", session.tree))
+    work()
+    return measure.wall_s(work)
 
 
 def read_tree_cold(session: Session) -> float:
@@ -250,8 +249,7 @@ def cpu_open(session: Session) -> float:
 
 WORKLOADS = [
     Workload("untar", "`tar x` of 5,000 files, 7 KB on average", untar, limit=8),
-    Workload("ls", "`ls -lR` of them, warm", list_tree, limit=2),
-    Workload("du", "`du` of them, warm", du_tree, limit=2),
+    Workload("list", "`ls -lR` and `du` of them, warm", list_tree, limit=2),
     Workload("read-tree", "reading them all, kernel caches cold", read_tree_cold, limit=3),
     Workload("cpu-lookup", "daemon CPU: lookup", cpu_lookup, limit=1.5, is_cpu=True),
     Workload("rm", "`rm -rf` of them", remove_tree, limit=4),
