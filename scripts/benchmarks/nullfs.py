@@ -7,6 +7,7 @@ do the least a correct answer needs, await nothing, and run on the lean loop; `-
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import gc
 import os
@@ -354,10 +355,8 @@ def widen_read_ahead(mountpoint: Path) -> None:
     """Make buffered reads 1 MiB, as gsfs does after mounting. Needs root; without it reads stay 128 KiB."""
     device = os.stat(mountpoint).st_dev
     knob = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
-    try:
+    with contextlib.suppress(OSError):
         knob.write_text(str(READ_AHEAD_KIB))
-    except OSError:
-        pass
 
 
 async def serve(mountpoint: Path) -> None:
