@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import msgspec.inspect
 
 from gsfs.backends.secret import secret_dec_hook
 from gsfs.backends.spec import LocationSpec
@@ -160,10 +161,12 @@ def parse(raw: dict[str, Any], environment: Mapping[str, str], source: str) -> C
         values = _substitute(raw, environment, "")
         if "path" in values:
             raise ConfigError("unknown key path")
-        config = msgspec.convert({**values, "path": os.path.abspath(source)}, Config, dec_hook=secret_dec_hook)
+        config = msgspec.convert(
+            {**values, "path": os.path.abspath(source)}, Config, dec_hook=secret_dec_hook
+        )
         _check(config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {_readable(str(error))}") from None
+        raise ConfigError(_readable(str(error), source)) from None
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
     return config
@@ -187,12 +190,42 @@ def _substitute(value: Any, environment: Mapping[str, str], key: str) -> Any:
     return _VARIABLE.sub(lookup, value)
 
 
-def _readable(message: str) -> str:
-    """msgspec's message with the place first: ``cache.size: Expected `str`, got `int```."""
-    match = re.fullmatch(r"(.*) - at `\$\.?(.*)`", message)
-    if match is None:
-        return message
-    return f"[{match[2]}] {match[1]}" if match[2] else match[1]
+def _readable(message: str, source: str) -> str:
+    """msgspec's message with the place first and what is accepted last: ``[cache] unknown key 'sise'; takes path, …``."""
+    match = re.fullmatch(r"(.*?)(?: - at `\$\.?(.*)`)?", message, re.DOTALL)
+    assert match is not None
+    what, place = match[1], match[2] or ""
+    takes = _takes(place)
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", what):
+        what = f"unknown key {unknown[1]!r}; takes {takes}"
+    elif missing := re.fullmatch(r"Object missing required field `(.*)`", what):
+        what = f"the key {missing[1]!r} is missing"
+    elif what.startswith("Invalid enum value"):
+        what = f"{what.removeprefix('Invalid enum value ')} is not known; takes {takes}"
+    elif wrong := re.fullmatch(r"Expected `(.*)`, got `(.*)`", what):
+        what = f"takes {_TYPES.get(wrong[1], wrong[1])}, got {_TYPES.get(wrong[2], wrong[2])}"
+    return f"{source}: [{place}] {what}" if place else f"{source}: {what}"
+
+
+_TYPES = {"str": "text in quotes", "int": "a whole number", "float": "a number", "bool": "true or false",
+          "array": "a list ([[location]])", "object": "a table"}  # fmt: skip
+
+
+def _takes(place: str) -> str:
+    """What the table or the key at ``place`` (``cache``, ``location[0].kind``) accepts."""
+    info: Any = msgspec.inspect.type_info(Config)
+    for step in filter(None, re.split(r"\.|\[[0-9]+\]", place)):
+        info = next((f.type for f in info.fields if f.encode_name == step), None)
+        info = getattr(info, "item_type", info)
+    if isinstance(info, msgspec.inspect.StructType):
+        return ", ".join(f.encode_name for f in info.fields if (info.cls, f.encode_name) != (Config, "path"))
+    if isinstance(info, msgspec.inspect.LiteralType):
+        return ", ".join(map(str, info.values))
+    return (
+        ", ".join(member.value for member in info.cls)
+        if isinstance(info, msgspec.inspect.EnumType)
+        else "another value"
+    )
 
 
 def _check(config: Config) -> None:
@@ -203,17 +236,44 @@ def _check(config: Config) -> None:
         if ids.count(id_) > 1:
             raise ConfigError(f"location: {id_!r} is there twice; each id is used once")
     if config.bucket_defaults.home not in ids:
-        raise ConfigError(f"bucket_defaults.home: {config.bucket_defaults.home!r} is no location; takes one of {', '.join(ids)}")
+        raise ConfigError(
+            f"bucket_defaults.home: {config.bucket_defaults.home!r} is no location; takes one of {', '.join(ids)}"
+        )
     if not 1 <= config.bucket_defaults.copies <= len(ids):
-        raise ConfigError(f"bucket_defaults.copies: {config.bucket_defaults.copies}; takes 1 to {len(ids)}, the number of locations")
+        raise ConfigError(
+            f"bucket_defaults.copies: {config.bucket_defaults.copies}; takes 1 to {len(ids)}, the number of locations"
+        )
     if not os.path.isabs(config.cache.path):
         raise ConfigError(f"cache.path: {config.cache.path!r}; takes an absolute path")
     _check_sizes(config)
     if config.transfer.uploads_per_location < 1:
-        raise ConfigError(f"transfer.uploads_per_location: {config.transfer.uploads_per_location}; takes 1 or more")
+        raise ConfigError(
+            f"transfer.uploads_per_location: {config.transfer.uploads_per_location}; takes 1 or more"
+        )
+    _check_texts(config)
+    _check_times(config)
+
+
+def _check_texts(config: Config) -> None:
+    if not config.filesystem.name:
+        raise ConfigError("filesystem.name: is empty; takes a name")
+    if config.log.file and not os.path.isabs(config.log.file):
+        raise ConfigError(f"log.file: {config.log.file!r}; takes an absolute path")
+
+
+def _check_times(config: Config) -> None:
+    """Comparisons are written so that nan fails them."""
     for name in ("seal_idle_s", "seal_age_s", "full_wait_s"):
-        if getattr(config.transfer, name) <= 0:
-            raise ConfigError(f"transfer.{name}: {getattr(config.transfer, name)}; takes seconds, more than 0")
+        if not getattr(config.transfer, name) > 0:
+            raise ConfigError(
+                f"transfer.{name}: {getattr(config.transfer, name)}; takes seconds, more than 0"
+            )
+    if not config.mount.read_deadline_s > 0:
+        raise ConfigError(
+            f"mount.read_deadline_s: {config.mount.read_deadline_s}; takes seconds, more than 0"
+        )
+    if not config.mount.drain_timeout_s >= 0:
+        raise ConfigError(f"mount.drain_timeout_s: {config.mount.drain_timeout_s}; takes seconds, 0 or more")
 
 
 def _check_sizes(config: Config) -> None:

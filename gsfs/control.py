@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import trio
 
 from gsfs import admin
-from gsfs.errors import ExitCode, GsfsError, NotAnswering
+from gsfs.errors import ExitCode, GsfsError, Incomplete, NotAnswering, PermissionRefused
 from gsfs.filesystem.core import Caller
 from gsfs.model import ROOT_INO, Ino
 from gsfs.namespace.fsck import check
@@ -28,7 +28,15 @@ log = logging.getLogger(__name__)
 NAME = "control.sock"
 LINE_MAX = 1 << 20
 PROGRESS_S = 0.2
+SILENCE_S = 30.0
+"""How long the asking side waits for a sign of life. Commands that tell progress give one every PROGRESS_S."""
 Tell = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class NotResponding(GsfsError):
+    """There is a daemon, but it says nothing: it must not be treated as one that ended (NotAnswering)."""
+
+    exit_code = ExitCode.UNAVAILABLE
 
 
 class Served(Protocol):
@@ -48,7 +56,9 @@ def address(cache_dir: Path) -> tuple[str, int]:
 class ControlServer:
     """Answers of one daemon."""
 
-    def __init__(self, daemon: Served, forget_entry: Callable[[int, bytes], None] = lambda _p, _n: None) -> None:
+    def __init__(
+        self, daemon: Served, forget_entry: Callable[[int, bytes], None] = lambda _p, _n: None
+    ) -> None:
         self._daemon = daemon
         self._forget_entry = forget_entry
         self._commands: dict[str, Callable[[dict[str, Any], Tell], Awaitable[Any]]] = {
@@ -74,11 +84,8 @@ class ControlServer:
             await sock.bind(name)
             os.chmod(path, 0o600)
             sock.listen(16)
-            async with trio.open_nursery() as nursery:
-                task_status.started()
-                while True:
-                    peer, _ = await sock.accept()
-                    nursery.start_soon(self._talk, trio.SocketStream(peer))
+            task_status.started()
+            await trio.serve_listeners(self._talk, [trio.SocketListener(sock)])
         finally:
             sock.close()
             os.close(directory)
@@ -87,12 +94,13 @@ class ControlServer:
     async def _talk(self, stream: trio.SocketStream) -> None:
         async with stream:
             try:
-                line = await _read_line(stream)
-                await self._answer(stream, line)
-            except (trio.BrokenResourceError, trio.ClosedResourceError, ValueError) as error:
-                log.debug("control: %s", error)
+                await self._answer(stream, await _read_line(stream))
+            except* (trio.BrokenResourceError, trio.ClosedResourceError, ValueError) as gone:
+                log.debug("control: the asking side went away: %r", gone.exceptions)
 
     async def _answer(self, stream: trio.SocketStream, line: bytes) -> None:
+        """The error door: whatever a command raises becomes an answer, and the daemon lives."""
+
         async def tell(progress: dict[str, Any]) -> None:
             await _send(stream, {"progress": progress})
 
@@ -100,12 +108,20 @@ class ControlServer:
         command = self._commands.get(request.get("command"))
         try:
             if command is None:
-                raise NotAnswering(f"the daemon does not know {request.get('command')!r}; it is of another version")
+                raise NotAnswering(
+                    f"the daemon does not know {request.get('command')!r}; it is of another version"
+                )
             answer: dict[str, Any] = {"result": await command(request.get("arguments", {}), tell)}
         except GsfsError as error:
             answer = {"error": str(error), "exit_code": int(error.exit_code)}
-        except (OSError, trio.TooSlowError) as error:
-            answer = {"error": str(error), "exit_code": int(ExitCode.INTERNAL)}
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise
+        except Exception as error:
+            log.exception("control: %s failed", request.get("command"))
+            answer = {
+                "error": f"{type(error).__name__}: {error}; see the daemon's log",
+                "exit_code": int(ExitCode.INTERNAL),
+            }
         await _send(stream, answer)
 
     # --- commands
@@ -124,18 +140,46 @@ class ControlServer:
             bucket = inode.bucket
             if inode.is_regular:
                 wanted = {run.object for run in volume.store.extents.runs(inode, 0, inode.size)}
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._progress, tell)
-            with trio.fail_after(arguments.get("timeout_s") or float("inf")):
-                await volume.flush(bucket, wanted)
-            nursery.cancel_scope.cancel()
+        with trio.move_on_after(arguments.get("timeout_s") or float("inf")) as limit:
+            await self._with_progress(tell, lambda: volume.flush(bucket, wanted))
+        if limit.cancelled_caught:
+            raise Incomplete(
+                f"{volume.dirty_bytes} bytes are not uploaded yet{self._why()}; they stay on the local disk and are retried"
+            )
         return {"dirty_bytes": volume.dirty_bytes}
+
+    async def _with_progress(self, tell: Tell, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it, telling how far it is. Ends when it is done, or when the asking side went away."""
+        failed: list[Exception] = []
+
+        async def report() -> None:
+            try:
+                await self._progress(tell)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                failed.append(error)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(report)
+            try:
+                await work()
+            except Exception as error:  # goes on outside: a nursery would wrap it
+                failed.append(error)
+            nursery.cancel_scope.cancel()
+        if failed:
+            raise failed[0]
 
     async def _progress(self, tell: Tell) -> None:
         volume = self._daemon.volume
         while True:
-            await tell({"left_bytes": volume.dirty_bytes, "done_bytes": volume.uploads.uploaded_bytes})
+            await tell({"left_bytes": volume.dirty_bytes, "waiting": self._why()})
             await trio.sleep(PROGRESS_S)
+
+    def _why(self) -> str:
+        """Locations that do not answer, and what they said last."""
+        health = ((id_, location.health) for id_, location in self._daemon.volume.locations.items())
+        down = [f"{id_} is {h.state}: {h.cause}" for id_, h in health if h.state != "ok"]
+        return f" ({'; '.join(down)})" if down else ""
 
     async def _prepare_stop(self, arguments: dict[str, Any], _tell: Tell) -> Any:
         """The next unmount ends the daemon with or without waiting for uploads."""
@@ -200,20 +244,49 @@ async def _send(stream: trio.SocketStream, message: dict[str, Any]) -> None:
 # --- the asking side
 
 
-def ask(cache_dir: Path, command: str, **arguments: Any) -> Iterator[dict[str, Any]]:
-    """Answers of the daemon: progress, then the result. Raises NotAnswering where no daemon listens."""
+def ask(
+    cache_dir: Path, command: str, *, silence_s: float | None = SILENCE_S, **arguments: Any
+) -> Iterator[dict[str, Any]]:
+    """Answers of the daemon: progress, then the result.
+
+    Raises NotAnswering where no daemon listens, and NotResponding where one does but says nothing for ``silence_s``.
+    """
+    sock = _connected(cache_dir)
+    with sock:
+        sock.settimeout(silence_s)
+        try:
+            sock.sendall(json.dumps({"command": command, "arguments": arguments}).encode() + b"\n")
+            with sock.makefile("rb") as lines:
+                for line in lines:
+                    yield json.loads(line)
+        except TimeoutError:
+            raise NotResponding(
+                f"the daemon at {cache_dir / NAME} has said nothing for {silence_s:.0f} s; is it stopped?"
+            ) from None
+        except ConnectionError as error:
+            raise NotAnswering(f"the daemon at {cache_dir / NAME} hung up: {error.strerror}") from None
+
+
+def _connected(cache_dir: Path) -> socket.socket:
     try:
         name, directory = address(cache_dir)
+    except PermissionError:
+        raise PermissionRefused(
+            f"cache directory {cache_dir}: belongs to another user; ask as the one who mounted"
+        ) from None
     except OSError as error:
         raise NotAnswering(f"cache directory {cache_dir}: {error.strerror}") from None
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        try:
-            sock.connect(name)
-        except OSError as error:
-            raise NotAnswering(f"no mount answers at {cache_dir / NAME}: {error.strerror}") from None
-        finally:
-            os.close(directory)
-        sock.sendall(json.dumps({"command": command, "arguments": arguments}).encode() + b"\n")
-        with sock.makefile("rb") as lines:
-            for line in lines:
-                yield json.loads(line)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(name)
+    except PermissionError:
+        sock.close()
+        raise PermissionRefused(
+            f"{cache_dir / NAME}: belongs to another user; ask as the one who mounted"
+        ) from None
+    except OSError as error:
+        sock.close()
+        raise NotAnswering(f"no mount answers at {cache_dir / NAME}: {error.strerror}") from None
+    finally:
+        os.close(directory)
+    return sock

@@ -20,14 +20,17 @@ import trio
 from gsfs import fuse, loop, mounts, notify
 from gsfs.config import Config, parse_size
 from gsfs.control import ControlServer
-from gsfs.errors import PermissionRefused
-from gsfs.model import KIB
+from gsfs.errors import NotFoundError, PermissionRefused
+from gsfs.model import KIB, MIB
 from gsfs.volume import Volume
 
 log = logging.getLogger(__name__)
 
 PROGRESS_TICK_S = 1.0
-CLOSING_S = 10.0
+CLOSING_S = 30.0
+"""What closing the namespace may take after the drain: systemd is asked to wait for so long."""
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The first drains with a deadline, the second stops at once; a terminal that goes away is a reason to stop, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,9 @@ class Daemon:
         self._ready = ready
         self._drain_timeout_s = request.config.mount.drain_timeout_s
         self._stopping = False
-        self._control = ControlServer(self)
+        self._patience = trio.CancelScope()
+        """Of the drain; a second signal cancels it."""
+        self._control = ControlServer(self, fuse.forget_entry)
 
     async def main(self) -> None:
         """Serve; when the kernel lets go, drain what is left and close."""
@@ -96,12 +101,13 @@ class Daemon:
             fuse.finish(unmount=self._stopping)
             self.finished = True
             if not self._stopping and self.drain_on_stop:
+                notify.send("STOPPING=1")
                 await self._drain_with_progress("unmounted")
-            with trio.CancelScope(shield=True):
-                nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+        self._tell_how_far("Closing")
         self.left_bytes = self.volume.dirty_bytes
         await self.volume.close()
-        notify.send("STOPPING=1\nSTATUS=Stopped")
+        notify.send("STATUS=Stopped")
 
     async def _announce(self) -> None:
         """Say that the mount answers, once it does."""
@@ -112,47 +118,49 @@ class Daemon:
 
     def _set_read_ahead(self) -> None:
         """Larger buffered reads, which the mount options cannot ask for; root only."""
-        device = mounts.device_of(self.mountpoint)
-        path = Path(f"/sys/class/bdi/{device}/read_ahead_kb")
         try:
+            device = mounts.device_of(self.mountpoint)
+            path = Path(f"/sys/class/bdi/{device}/read_ahead_kb")
             path.write_text(str(parse_size(self.volume.config.mount.read_ahead) // KIB))
-        except OSError as error:
+        except (OSError, NotFoundError) as error:
             log.info("read-ahead stays as it is: %s", error)
 
     async def _signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with trio.open_signal_receiver(*STOPS) as signals:
             task_status.started()
             async for number in signals:
                 name = signal.Signals(number).name
-                if self._stopping:
+                if self._stopping or self.finished:
                     log.warning("%s again: stopping without waiting for uploads", name)
-                    fuse.stop()
-                    continue
-                self._stopping = True
-                notify.send("STOPPING=1")
-                self._nursery.start_soon(self._stop_after_drain, name)
+                    self._patience.cancel()
+                else:
+                    self._stopping = True
+                    notify.send("STOPPING=1")
+                    self._nursery.start_soon(self._stop_after_drain, name)
 
     async def _stop_after_drain(self, why: str) -> None:
-        try:
-            await self._drain_with_progress(why)
-        finally:
+        """The mount serves while it drains, so that nobody's write fails; then the kernel lets go of it."""
+        await self._drain_with_progress(why)
+        if not self.finished:
             fuse.stop()
 
     async def _drain_with_progress(self, why: str) -> None:
         """Upload what waits until the deadline; systemd is told how far it is and to be patient."""
-        volume = self.volume
-        total = volume.dirty_bytes
-        log.info("%s: draining %d bytes", why, total)
+        log.info("%s: draining %d bytes", why, self.volume.dirty_bytes)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tell_progress)
-            left = await volume.drain(self._drain_timeout_s)
+            with self._patience:
+                await self.volume.drain(self._drain_timeout_s)
             nursery.cancel_scope.cancel()
-        if left:
-            log.warning("%d bytes were not uploaded in time; the next start goes on with them", left)
+        if left := self.volume.dirty_bytes:
+            log.warning("%d bytes are not uploaded; the next start goes on with them", left)
 
     async def _tell_progress(self) -> None:
         while True:
-            left = self.volume.dirty_bytes
-            extend_us = int((PROGRESS_TICK_S + CLOSING_S) * 1_000_000)
-            notify.send(f"STATUS=Draining: {left / 2**20:.1f} MiB left\nEXTEND_TIMEOUT_USEC={extend_us}")
+            self._tell_how_far("Draining")
             await trio.sleep(PROGRESS_TICK_S)
+
+    def _tell_how_far(self, doing: str) -> None:
+        extend_us = int((PROGRESS_TICK_S + CLOSING_S) * 1_000_000)
+        left_mib = self.volume.dirty_bytes / MIB
+        notify.send(f"STATUS={doing}: {left_mib:.1f} MiB left\nEXTEND_TIMEOUT_USEC={extend_us}")

@@ -46,6 +46,7 @@ class NoSuchEntry(GsfsError):
 
 class EntryExists(GsfsError):
     errno = E.EEXIST
+    exit_code = ExitCode.USAGE
 
 
 class NotADirectory(GsfsError):
@@ -58,6 +59,7 @@ class IsADirectory(GsfsError):
 
 class NotEmpty(GsfsError):
     errno = E.ENOTEMPTY
+    exit_code = ExitCode.USAGE
 
 
 class NameTooLong(GsfsError):

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +53,7 @@ def at(mountpoint: Path) -> MountEntry | None:
 
 def containing(path: Path) -> MountEntry | None:
     """The gsfs mount that a path lies in."""
-    absolute = Path(os.path.abspath(path))
+    absolute = Path(os.path.realpath(path))
     for entry in sorted(table(), key=lambda e: len(e.mountpoint.parts), reverse=True):
         if entry.fstype == FSTYPE and (absolute == entry.mountpoint or entry.mountpoint in absolute.parents):
             return entry
@@ -71,11 +73,14 @@ def prepare(mountpoint: Path) -> Path:
     try:
         status = os.stat(mountpoint)
     except FileNotFoundError:
-        raise NotFoundError(f"{mountpoint}: no such directory; make it first (mkdir -p {mountpoint})") from None
+        raise NotFoundError(
+            f"{mountpoint}: no such directory; make it first (mkdir -p {mountpoint})"
+        ) from None
     except OSError as error:
-        if error.errno != errno.ENOTCONN:
+        dead = at(Path(os.path.realpath(mountpoint)))
+        if error.errno != errno.ENOTCONN or dead is None or dead.fstype != FSTYPE:
             raise PermissionRefused(f"{mountpoint}: {error.strerror}") from None
-        unmount(Path(os.path.abspath(mountpoint)), lazy=True)
+        unmount(dead.mountpoint, lazy=True)
         status = os.stat(mountpoint)
     real = Path(os.path.realpath(mountpoint))
     entry = at(real)
@@ -95,9 +100,13 @@ def check_fuse_device() -> None:
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
-        raise PermissionRefused("/dev/fuse does not exist; load the kernel module (modprobe fuse), or start the container with --device /dev/fuse") from None
+        raise PermissionRefused(
+            "/dev/fuse does not exist; load the kernel module (modprobe fuse), or start the container with --device /dev/fuse"
+        ) from None
     except OSError as error:
-        raise PermissionRefused(f"/dev/fuse: {error.strerror}; ask for access to it (group fuse, or --cap-add SYS_ADMIN --device /dev/fuse in a container)") from None
+        raise PermissionRefused(
+            f"/dev/fuse: {error.strerror}; ask for access to it (group fuse, or --cap-add SYS_ADMIN --device /dev/fuse in a container)"
+        ) from None
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
         raise PermissionRefused("fusermount3 is not installed; install the package fuse3")
 
@@ -108,7 +117,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
         command = ["umount", "-i", *(["-l"] if lazy else []), str(mountpoint)]
     else:
         command = ["fusermount3", "-u", *(["-z"] if lazy else []), str(mountpoint)]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
     if result.returncode == 0:
         return
     message = (result.stderr or result.stdout).strip().splitlines()
@@ -120,15 +129,54 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
     raise PermissionRefused(f"{mountpoint}: {text}")
 
 
+def is_dead(entry: MountEntry) -> bool:
+    """Whether the process behind a mount is gone (a crash leaves such a mount behind)."""
+    try:
+        os.stat(entry.mountpoint)
+    except OSError as error:
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def may_allow_other() -> bool:
+    """Whether this user may mount for others: root, or user_allow_other in /etc/fuse.conf."""
+    if os.geteuid() == 0:
+        return True
+    try:
+        with open("/etc/fuse.conf") as file:
+            return any(line.strip() == "user_allow_other" for line in file)
+    except OSError:
+        return False
+
+
 def _users(mountpoint: Path) -> str:
-    """Processes that have something open below the mount point, as far as /proc tells."""
-    users = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            links = [process / "cwd", process / "root", *(process / "fd").iterdir()]
-            targets = (os.readlink(link) for link in links)
-            if any(t == str(mountpoint) or t.startswith(f"{mountpoint}/") for t in targets):
-                users.append(f"{process.name} ({(process / 'comm').read_text().strip()})")
-        except OSError:
-            continue
-    return "used by process " + ", ".join(users[:5]) if users else ""
+    """Who keeps a mount busy: mounts below it, and processes as far as /proc tells."""
+    inside = f"{mountpoint}/"
+    below = [str(entry.mountpoint) for entry in table() if str(entry.mountpoint).startswith(inside)]
+    processes = [
+        f"{process.name} ({_name_of(process)})"
+        for process in Path("/proc").glob("[0-9]*")
+        if any(used == str(mountpoint) or used.startswith(inside) for used in _used_by(process))
+    ]
+    shown = ", ".join(processes[:5]) + (f" and {len(processes) - 5} more" if len(processes) > 5 else "")
+    reasons = [f"{', '.join(below)} is mounted in it"] if below else []
+    return "; ".join([*reasons, *([f"used by process {shown}"] if processes else [])])
+
+
+def _name_of(process: Path) -> str:
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:
+        return "?"
+
+
+def _used_by(process: Path) -> Iterator[str]:
+    """Paths that a process works in, has open or has mapped."""
+    try:
+        for link in (process / "cwd", process / "root", *(process / "fd").iterdir()):
+            with suppress(OSError):
+                yield os.readlink(link)
+        for line in (process / "maps").read_text(errors="surrogateescape").splitlines():
+            yield line.partition("/")[1] + line.partition("/")[2]
+    except OSError:
+        return

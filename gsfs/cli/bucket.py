@@ -42,7 +42,9 @@ def _place(path: str, config: str | None) -> tuple[Config, str]:
     absolute = Path(os.path.abspath(path))
     entry = mounts.containing(absolute)
     if entry is None or absolute == entry.mountpoint:
-        raise ConfigError(f"{path}: takes a bucket in a mount, such as /mnt/demo/photos, or -c CONFIG and a name")
+        raise ConfigError(
+            f"{path}: takes a bucket in a mount, such as /mnt/demo/photos, or -c CONFIG and a name"
+        )
     return read_config(entry.source), absolute.relative_to(entry.mountpoint).parts[0]
 
 
@@ -79,7 +81,9 @@ def _either(config: Config, command: str, offline: Any, **arguments: Any) -> Any
             return offline(store, names)
 
 
-@bucket.command("create", cls=Command, example="gsfs bucket create /mnt/demo/photos durability=remote quota_bytes=100GiB")
+@bucket.command(
+    "create", cls=Command, example="gsfs bucket create /mnt/demo/photos durability=remote quota_bytes=100GiB"
+)
 @click.argument("bucket")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("-c", "--config", help=CONFIG_HELP)
@@ -114,7 +118,17 @@ def list_(target: str | None, config: str | None, as_json: bool) -> None:
         return
     print_table(
         ["bucket", "home", "durability", "used", "quota", "inodes"],
-        [[r["name"], r["home"], _level(r), human(r["used_bytes"]), human(r["quota_bytes"]), str(r["used_inodes"])] for r in rows],
+        [
+            [
+                r["name"],
+                r["home"],
+                _level(r),
+                human(r["used_bytes"]),
+                human(r["quota_bytes"]),
+                str(r["used_inodes"]),
+            ]
+            for r in rows
+        ],
     )
 
 
@@ -139,10 +153,15 @@ def show(bucket: str, config: str | None, as_json: bool) -> None:
         print_json(row)
         return
     for key, value in row.items():
-        console.print(f"{key:14}{human(value) if key.endswith('_bytes') else '-' if value is None else value}", highlight=False)
+        console.print(
+            f"{key:14}{human(value) if key.endswith('_bytes') else '-' if value is None else value}",
+            highlight=False,
+        )
 
 
-@bucket.command("set", cls=Command, example="gsfs bucket set /mnt/demo/photos durability=remote quota_bytes=none")
+@bucket.command(
+    "set", cls=Command, example="gsfs bucket set /mnt/demo/photos durability=remote quota_bytes=none"
+)
 @click.argument("bucket")
 @click.argument("settings", nargs=-1, required=True, metavar="KEY=VALUE...")
 @click.option("-c", "--config", help=CONFIG_HELP)

@@ -22,7 +22,7 @@ def fsck(target: str | None, as_json: bool) -> None:
     """
     config, _ = config_of(target)
     try:
-        problems = ask(config, "fsck")["problems"]
+        problems = ask(config, "fsck", silence_s=None)["problems"]
     except NotAnswering:
         store = open_store(config.namespace.url)
         try:
@@ -44,5 +44,5 @@ def fsck(target: str | None, as_json: bool) -> None:
 def gc(target: str | None) -> None:
     """Remove now what nothing refers to any more, from every location (the daemon does so by itself in time)."""
     config, _ = config_of(target)
-    removed = ask(config, "gc")["removed_objects"]
+    removed = ask(config, "gc", silence_s=None)["removed_objects"]
     click.echo(f"{removed} objects removed")

@@ -13,51 +13,104 @@ from pathlib import Path
 import click
 
 from gsfs import failpoints, mounts, notify
-from gsfs.cli.shell import Command, ask, ask_with_progress, config_of, fail, human, read_config
+from gsfs.cli.shell import Command, RemoteError, ask, ask_with_progress, human, read_config
 from gsfs.config import Config
-from gsfs.errors import ConfigError, ExitCode, GsfsError, Incomplete, NotAnswering
+from gsfs.errors import (
+    ConfigError,
+    ExitCode,
+    GsfsError,
+    Incomplete,
+    NotAnswering,
+    NotFoundError,
+    PermissionRefused,
+)
 
 PASSED = ("ro", "noatime", "nodev", "nosuid", "noexec", "dev", "suid", "exec", "auto_unmount")
 """Mount options handed to the kernel."""
-IGNORED = ("rw", "defaults", "auto", "noauto", "user", "nouser", "users", "nofail", "_netdev", "async", "relatime", "fg")
+IGNORED = (
+    "rw",
+    "defaults",
+    "auto",
+    "noauto",
+    "user",
+    "nouser",
+    "users",
+    "nofail",
+    "_netdev",
+    "async",
+    "relatime",
+    "fg",
+)
 """Options of fstab lines that mean nothing here, or what is done anyway."""
 
 
-@click.command(cls=Command, example="gsfs mount demo.toml /mnt/demo\ngsfs mount -f demo.toml /mnt/demo   (stays in the foreground)")
+@click.command(
+    cls=Command,
+    example="gsfs mount demo.toml /mnt/demo\ngsfs mount -f demo.toml /mnt/demo   (stays in the foreground)",
+)
 @click.argument("config", type=click.Path(dir_okay=False))
 @click.argument("mountpoint", type=click.Path())
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C drains and unmounts.")
 @click.option("-o", "options", multiple=True, help="Mount options, as in fstab (ro, noexec, ...).")
-@click.option("--allow-missing", is_flag=True, help="Mount although bytes that were never uploaded are in another cache.")
-def mount(config: str, mountpoint: str, foreground: bool, options: tuple[str, ...], allow_missing: bool) -> None:
+@click.option(
+    "-s", "--sloppy", is_flag=True, help="Ignore mount options that nobody knows, as mount(8) -s does."
+)
+@click.option(
+    "--allow-missing",
+    is_flag=True,
+    help="Mount although bytes that were never uploaded are in another cache.",
+)
+def mount(
+    config: str,
+    mountpoint: str,
+    foreground: bool,
+    options: tuple[str, ...],
+    sloppy: bool,
+    allow_missing: bool,
+) -> None:
     """Mount the namespace that CONFIG describes at MOUNTPOINT, an empty directory.
 
-    Returns when the mount answers. A namespace that was not stopped cleanly is recovered first.
+    Returns when the mount answers. A namespace that was not stopped cleanly is recovered first. In the
+    foreground SIGTERM and Ctrl-C upload what waits, for at most mount.drain_timeout_s, and unmount; a second
+    one unmounts at once, and the next mount goes on with what was left (exit code 7).
     """
     settings = read_config(config)
-    passed = _options(options)
+    passed = _options(options, sloppy)
     mounts.check_fuse_device()
+    if settings.mount.allow_other and not mounts.may_allow_other():
+        raise PermissionRefused(
+            f"{settings.path}: mount.allow_other = true needs root, or the line user_allow_other in /etc/fuse.conf; "
+            "or set it to false, and only you can use the mount"
+        )
     real = mounts.prepare(Path(mountpoint))
     if foreground:
         _configure_log(settings, foreground=True)
-        _serve(settings, real, passed, allow_missing, lambda: click.echo(f"mounted at {real}; Ctrl-C unmounts", err=True))
+        _serve(
+            settings,
+            real,
+            passed,
+            allow_missing,
+            lambda: click.echo(f"mounted at {real}; Ctrl-C unmounts", err=True),
+        )
     else:
         _in_background(settings, real, passed, allow_missing)
 
 
-def _options(given: tuple[str, ...]) -> list[str]:
+def _options(given: tuple[str, ...], sloppy: bool) -> list[str]:
     """The options for the kernel. Raises ConfigError for what nobody knows."""
     passed = []
     for option in (o for group in given for o in group.split(",") if o):
         if option in PASSED:
             if option != "exec":
                 passed.append(option)
-        elif option not in IGNORED and not option.startswith(("x-", "comment=", "context=")):
+        elif not sloppy and option not in IGNORED and not option.startswith(("x-", "comment=", "context=")):
             raise ConfigError(f"-o {option}: unknown option; takes {', '.join(PASSED)}")
     return passed
 
 
-def _serve(config: Config, mountpoint: Path, options: list[str], allow_missing: bool, ready: Callable[[], None]) -> None:
+def _serve(
+    config: Config, mountpoint: Path, options: list[str], allow_missing: bool, ready: Callable[[], None]
+) -> None:
     """Run the daemon in this process. Exits with INCOMPLETE where bytes were left."""
     from gsfs.daemon import MountRequest, run
 
@@ -89,7 +142,9 @@ def _in_background(config: Config, mountpoint: Path, options: list[str], allow_m
     os.stat(mountpoint)
 
 
-def _become_daemon(config: Config, mountpoint: Path, options: list[str], allow_missing: bool, pipe: int) -> None:
+def _become_daemon(
+    config: Config, mountpoint: Path, options: list[str], allow_missing: bool, pipe: int
+) -> None:
     """The child: never returns."""
     os.set_inheritable(pipe, False)
     told = False
@@ -104,7 +159,7 @@ def _become_daemon(config: Config, mountpoint: Path, options: list[str], allow_m
     code = int(ExitCode.INTERNAL)
     try:
         _configure_log(config, foreground=False)
-        _detach_streams()
+        _detach_streams(_log_file(config))
         _serve(config, mountpoint, options, allow_missing, lambda: tell(0))
         code = 0
     except GsfsError as error:
@@ -119,11 +174,14 @@ def _become_daemon(config: Config, mountpoint: Path, options: list[str], allow_m
         os._exit(code)
 
 
-def _detach_streams() -> None:
+def _detach_streams(log_file: str) -> None:
+    """No terminal; what libraries print, and the stack dump on SIGUSR1, goes to the log."""
     null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
+    log = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    for fd, target in ((0, null), (1, log), (2, log)):
+        os.dup2(target, fd)
     os.close(null)
+    os.close(log)
     os.chdir("/")
 
 
@@ -138,36 +196,73 @@ def _configure_log(config: Config, *, foreground: bool) -> None:
         logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
         return
     path = Path(_log_file(config))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", filename=path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        logging.basicConfig(
+            level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", filename=path
+        )
+    except OSError as error:
+        raise PermissionRefused(f"{path}: the log cannot be written: {error.strerror}") from None
 
 
 @click.command(cls=Command, example="gsfs umount /mnt/demo")
 @click.argument("mountpoint", type=click.Path())
 @click.option("--no-drain", is_flag=True, help="Do not wait for uploads: the next mount goes on with them.")
-@click.option("--timeout", type=float, default=None, help="Seconds to wait for uploads. Default: no limit.")
+@click.option("--timeout", type=float, help="Seconds to wait for uploads, then unmount anyway (exit code 7).")
 def umount(mountpoint: str, no_drain: bool, timeout: float | None) -> None:
-    """Upload what waits, then unmount MOUNTPOINT and wait until the daemon has ended."""
-    config, mounted = config_of(mountpoint)
-    if mounted is None:
-        raise ConfigError(f"{mountpoint}: not mounted")
+    """Upload what waits, unmount MOUNTPOINT (or the mount of a configuration file), wait for the daemon's end.
+
+    While files in it are open nothing is changed: exit code 4, and the processes that have them open are named.
+    Ctrl-C while it uploads leaves everything mounted.
+    """
+    entry = _entry_of(mountpoint)
+    if mounts.is_dead(entry):
+        mounts.unmount(entry.mountpoint, lazy=True)
+        click.echo(f"unmounted {entry.mountpoint}; its daemon had ended before, the next mount recovers")
+        return
+    config = read_config(entry.source)
+    left = None
     try:
-        if not no_drain:
-            ask_with_progress(config, "uploading", "flush", timeout_s=timeout)
-        pid = ask(config, "prepare_stop", drain=not no_drain)["pid"]
+        left = None if no_drain else _drain(config, timeout)
+        pid = ask(config, "prepare_stop", drain=not no_drain and not left)["pid"]
     except NotAnswering as error:
-        click.echo(f"gsfs: {error}; letting go of the mount", err=True)
-        mounts.unmount(mounted, lazy=True)
+        click.echo(f"gsfs: {error}; unmounting without it", err=True)
+        mounts.unmount(entry.mountpoint)
         return
     watch = _watch(pid)
     try:
-        mounts.unmount(mounted)
-    except GsfsError as error:
+        mounts.unmount(entry.mountpoint)
+    except GsfsError:
         ask(config, "prepare_stop", drain=True)
-        fail(error)
+        raise
     _wait_for_end(watch)
-    left = not no_drain
-    click.echo(f"unmounted {mounted}" + ("" if left else "; uploads go on at the next mount"))
+    if left:
+        raise left
+    click.echo(f"unmounted {entry.mountpoint}" + ("; uploads go on at the next mount" if no_drain else ""))
+
+
+def _entry_of(target: str) -> mounts.MountEntry:
+    """The mount that ``gsfs umount`` means: its mount point or its configuration file, never a path inside."""
+    path = Path(os.path.realpath(target))
+    found = [
+        e for e in mounts.table() if e.fstype == mounts.FSTYPE and str(path) in (str(e.mountpoint), e.source)
+    ]
+    if not found:
+        inside = mounts.containing(path)
+        hint = f"; it lies in the mount {inside.mountpoint}" if inside else ""
+        raise NotFoundError(f"{target}: no gsfs is mounted there{hint}")
+    return found[-1]
+
+
+def _drain(config: Config, timeout_s: float | None) -> RemoteError | None:
+    """Upload what waits; what the daemon said where the time was too short."""
+    try:
+        ask_with_progress(config, "uploading", "flush", timeout_s=timeout_s)
+    except RemoteError as error:
+        if error.exit_code is not ExitCode.INCOMPLETE:
+            raise
+        return error
+    return None
 
 
 def _watch(pid: int) -> int | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from gsfs import mounts
 from gsfs.cli.shell import Command, read_config
 from gsfs.errors import ConfigError, PermissionRefused
 from gsfs.namespace.store import create, open_database
@@ -30,12 +31,18 @@ path = "{store}"
 
 [bucket_defaults]
 home = "local:store"
+{mount}"""
+OWN_MOUNT = """
+[mount]
+allow_other = false # others may use the mount once root puts user_allow_other in /etc/fuse.conf
 """
 
 
 @click.command(cls=Command, example="gsfs init demo.toml --store /srv/store --cache /srv/cache")
 @click.argument("config", type=click.Path(dir_okay=False))
-@click.option("--store", type=click.Path(file_okay=False), help="Write CONFIG, with this directory as the location.")
+@click.option(
+    "--store", type=click.Path(file_okay=False), help="Write CONFIG, with this directory as the location."
+)
 @click.option("--cache", type=click.Path(file_okay=False), help="With --store: the cache directory.")
 def init(config: str, store: str | None, cache: str | None) -> None:
     """Create the namespace that CONFIG describes.
@@ -56,21 +63,26 @@ def init(config: str, store: str | None, cache: str | None) -> None:
         create(database, settings.filesystem.name, uid=os.geteuid(), gid=os.getegid())
     finally:
         database.close()
-    click.echo(f"namespace {settings.filesystem.name!r} created; mount it with: gsfs mount {config} MOUNTPOINT")
+    click.echo(
+        f"namespace {settings.filesystem.name!r} created; mount it with: gsfs mount {config} MOUNTPOINT"
+    )
 
 
 def _write_config(path: Path, store: str, cache: str) -> None:
     if path.exists():
         raise ConfigError(f"{path}: exists already; leave out --store and --cache to use it")
-    if any(c in store + cache for c in '"\\\n'):
-        raise ConfigError("--store, --cache: take paths without quotes, backslashes and newlines")
+    if any(c in store + cache + path.stem for c in '"\\\n'):
+        raise ConfigError("CONFIG, --store, --cache: take paths without quotes, backslashes and newlines")
     _make(Path(store))
     _make(Path(cache))
-    path.write_text(TEMPLATE.format(name=path.stem, store=store, cache=cache))
+    mount = "" if mounts.may_allow_other() else OWN_MOUNT
+    path.write_text(TEMPLATE.format(name=path.stem, store=store, cache=cache, mount=mount))
 
 
 def _make(path: Path) -> None:
+    """Only its owner's: whoever reads the store or the cache reads every file, whatever its mode says."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise PermissionRefused(f"{path}: cannot be made: {error.strerror}") from None

@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from gsfs import control, mounts
 from gsfs.config import Config, load
-from gsfs.errors import ConfigError, ExitCode, GsfsError, NotFoundError
+from gsfs.errors import ConfigError, ExitCode, GsfsError, NotAnswering, NotFoundError, PermissionRefused
 
 console = Console()
 problems = Console(stderr=True)
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class RemoteError(GsfsError):
@@ -49,9 +55,16 @@ class Command(click.Command):
             return super().invoke(ctx)
         except GsfsError as error:
             fail(error)
+        except BrokenPipeError:
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+            )  # what is still buffered goes nowhere
+            sys.exit(int(ExitCode.INTERNAL))
+        except OSError as error:
+            fail(PermissionRefused(f"{error.filename or ctx.command.name}: {error.strerror or error}"))
 
 
-def fail(error: GsfsError) -> None:
+def fail(error: GsfsError) -> NoReturn:
     """One line on standard error, and the documented exit code."""
     click.echo(f"gsfs: {error}", err=True)
     sys.exit(int(error.exit_code))
@@ -66,7 +79,9 @@ def config_of(target: str | None) -> tuple[Config, Path | None]:
     """(configuration, mount point) of a path in a mount, of a configuration file, or of the only mount."""
     if target is not None and not os.path.isdir(target) and mounts.containing(Path(target)) is None:
         config = read_config(target)
-        entry = next((e for e in mounts.table() if e.fstype == mounts.FSTYPE and e.source == config.path), None)
+        entry = next(
+            (e for e in mounts.table() if e.fstype == mounts.FSTYPE and e.source == config.path), None
+        )
         return config, entry.mountpoint if entry else None
     entry = mounts.containing(Path(target or "."))
     if entry is None and target is None:
@@ -75,38 +90,48 @@ def config_of(target: str | None) -> tuple[Config, Path | None]:
             raise ConfigError(f"several mounts: name one of {', '.join(str(e.mountpoint) for e in found)}")
         entry = found[0] if found else None
     if entry is None:
-        raise NotFoundError(f"{target or 'here'}: no gsfs is mounted there; takes a path in a mount, or a configuration file")
+        raise NotFoundError(
+            f"{target or 'here'}: no gsfs is mounted there; takes a path in a mount, or a configuration file"
+        )
     return read_config(entry.source), entry.mountpoint
 
 
-def ask(config: Config, command: str, **arguments: Any) -> Any:
-    """The daemon's result. Raises NotAnswering or what the daemon answered."""
-    for answer in control.ask(config.cache_dir, command, **arguments):
+def ask(
+    config: Config, command: str, *, silence_s: float | None = control.SILENCE_S, **arguments: Any
+) -> Any:
+    """The daemon's result. Raises NotAnswering, NotResponding or what the daemon answered.
+
+    ``silence_s`` None waits as long as it takes, for commands that are long and tell no progress.
+    """
+    for answer in control.ask(config.cache_dir, command, silence_s=silence_s, **arguments):
         if "error" in answer:
             raise RemoteError(answer["error"], answer["exit_code"])
         if "result" in answer:
             return answer["result"]
-    raise RemoteError("the daemon hung up", int(ExitCode.UNAVAILABLE))
+    raise NotAnswering("the daemon ended while it was asked")
 
 
 def ask_with_progress(config: Config, title: str, command: str, **arguments: Any) -> Any:
-    """Like ``ask``, with a bar over the bytes that are left."""
+    """Like ``ask``, with a bar over the bytes that are left, and why nothing moves."""
     with Progress(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
-        TimeRemainingColumn(), console=problems, transient=not problems.is_terminal,
+        TimeRemainingColumn(), console=problems, transient=not problems.is_terminal, disable=not problems.is_terminal,
     ) as bar:  # fmt: skip
         task = bar.add_task(title, total=None)
-        most = 0
+        most, told = 0, ""
         for answer in control.ask(config.cache_dir, command, **arguments):
             if "error" in answer:
                 raise RemoteError(answer["error"], answer["exit_code"])
             if "result" in answer:
                 bar.update(task, total=most, completed=most)
                 return answer["result"]
-            left = answer["progress"]["left_bytes"]
+            left, waiting = answer["progress"]["left_bytes"], answer["progress"]["waiting"]
             most = max(most, left)
             bar.update(task, total=most, completed=most - left)
-    raise RemoteError("the daemon hung up", int(ExitCode.UNAVAILABLE))
+            if waiting and waiting != told:
+                problems.print(f"{human(left)} wait{waiting}", highlight=False, markup=False, soft_wrap=True)
+                told = waiting
+    raise NotAnswering("the daemon ended while it was asked")
 
 
 def print_json(value: Any) -> None:

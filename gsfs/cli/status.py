@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import click
 
+from gsfs import mounts
 from gsfs.cli.shell import Command, ask, ask_with_progress, config_of, console, human, print_json, print_table
 from gsfs.model import ROOT_INO
 
@@ -66,10 +68,14 @@ def _requests(requests: dict[str, int]) -> str:
 
 @click.command(cls=Command, example="gsfs flush /mnt/demo/photos")
 @click.argument("path", required=False)
-@click.option("--timeout", type=float, default=None, help="Seconds to wait. Default: no limit.")
+@click.option("--timeout", type=float, default=None, help="Seconds to wait. Default: as long as it takes.")
 def flush(path: str | None, timeout: float | None) -> None:
-    """Upload now what was written to PATH (a file, a bucket, a mount; default: everything) and wait for it."""
+    """Upload now what was written to PATH and wait for it.
+
+    PATH is a file, a directory (its bucket is uploaded), a mount, or a configuration file; by default
+    everything. Exit code 7 where --timeout was too short.
+    """
     config, _ = config_of(path)
-    ino = os.stat(path).st_ino if path is not None and os.path.exists(path) and not path.endswith(".toml") else ROOT_INO
+    ino = os.stat(path).st_ino if path is not None and mounts.containing(Path(path)) else ROOT_INO
     ask_with_progress(config, "uploading", "flush", ino=ino, timeout_s=timeout)
     click.echo("everything asked for is at its location")
