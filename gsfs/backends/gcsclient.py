@@ -9,9 +9,11 @@ from urllib.parse import quote
 import google.auth
 from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import AuthorizedSession
+from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
 
 from gsfs.backends.spec import LocationSpec
+from gsfs.errors import Misconfigured
 
 SCOPE: Final = "https://www.googleapis.com/auth/devstorage.read_write"
 SERVICE: Final = "https://storage.googleapis.com"
@@ -57,9 +59,19 @@ def _credentials(spec: LocationSpec) -> Any:
     if spec.anonymous:
         return AnonymousCredentials()  # type: ignore[no-untyped-call]
     if spec.credentials_file:
-        load: Any = google.auth.load_credentials_from_file
-        return load(spec.credentials_file, scopes=[SCOPE])[0]
+        return _service_account(spec)
     return google.auth.default(scopes=[SCOPE])[0]
+
+
+def _service_account(spec: LocationSpec) -> Any:
+    load: Any = service_account.Credentials.from_service_account_file
+    try:
+        return load(spec.credentials_file, scopes=[SCOPE])
+    except (OSError, ValueError) as error:  # its message may quote the file
+        kind = type(error).__name__
+        raise Misconfigured(
+            f"location {spec.id!r}: key credentials_file: {spec.credentials_file} is no service account ({kind})"
+        ) from None
 
 
 def upload_large(

@@ -58,8 +58,7 @@ class MemoryBackend:
         with self._lock:
             keys = sorted(self._objects)
             first = max(bisect_left(keys, prefix), bisect_right(keys, start_after))
-            page = [self._objects[key][0] for key in keys[first : first + limit] if key.startswith(prefix)]
-        return page
+            return [self._objects[key][0] for key in keys[first : first + limit] if key.startswith(prefix)]
 
     def copy(self, source_key: str, key: str) -> ObjectInfo:
         info, data = self._find(source_key)

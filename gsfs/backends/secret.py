@@ -32,7 +32,9 @@ class Secret:
 
 def secret_dec_hook(type_: type, value: Any) -> Any:
     """msgspec ``dec_hook``: makes a Secret of a string."""
-    if type_ is Secret and isinstance(value, str):
+    if type_ is Secret:
+        if not isinstance(value, str):  # msgspec adds the place, and never the value
+            raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
         return Secret(value)
     raise NotImplementedError(f"no way to make {type_.__name__} of {type(value).__name__}")
 

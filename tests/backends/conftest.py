@@ -71,7 +71,7 @@ def backend(joined: Joined, make_spec: MakeSpec, opened: dict[str, Backend]) -> 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Real accounts are asked only when their variables are set; without them their tests are deselected."""
     absent = {name for name in REAL_ACCOUNTS if not real_account_names(name) <= os.environ.keys()}
-    dropped = [item for item in items if absent & {part for part in _parameters(item)}]
+    dropped = [item for item in items if absent & set(_parameters(item))]
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if item not in set(dropped)]

@@ -104,6 +104,25 @@ def test_many_threads_read_what_each_asked_for(backend: Backend) -> None:
     assert list(answers) == [data[offset : offset + 70_000] for offset in offsets]
 
 
+@pytest.mark.slow
+def test_an_object_of_more_than_64_mib_is_streamed(backend: Backend, tmp_path: Path) -> None:
+    piece = pattern(MIB)
+    with (tmp_path / "large").open("wb") as file:
+        for _ in range(66):
+            file.write(piece)
+    checksum = crc32c(piece * 66)
+    size_bytes = 66 * MIB
+    large = FileSource(tmp_path / "large", size_bytes, checksum)
+    info = backend.put("large", large, if_absent=True)
+    assert (info.size_bytes, info.crc32c) == (size_bytes, checksum)
+    assert backend.get_range("large", 65 * MIB - 10, 20) == piece[-10:] + piece[:10]
+    assert crc32c(backend.get_range("large", 0, size_bytes)) == checksum
+    with pytest.raises(BackendCorrupt):
+        backend.put("other", FileSource(tmp_path / "large", size_bytes, checksum ^ 1))
+    with pytest.raises(ObjectNotFound):
+        backend.head("other")
+
+
 # --- what is wrong is refused
 
 

@@ -23,13 +23,7 @@ from gsfs.model import LocationId
 from tests.backends.joined import JOINED, make_bucket
 from tests.support.faultproxy import Exchange, Fault, FaultProxy
 
-BACKENDS: Final[dict[str, dict[str, str]]] = {
-    "moto": {"put_checksum": "md5"},  # it repeats a CRC32C that it never compared
-    "seaweedfs": {},
-    "azurite": {},
-    "fakegcs": {},
-}
-"""Who takes part, with the options that are its own."""
+BACKENDS: Final = ("moto", "seaweedfs", "azurite", "fakegcs")
 DEADLINE_S: Final = 0.8
 SLACK_S: Final = 1.0
 """For two busy cores; a hang would be far longer."""
@@ -125,13 +119,12 @@ def rig(
     if name not in proxies:
         folder = tmp_path_factory.mktemp(name)
         bucket = f"gsfs-faults-{name}"
-        own = BACKENDS[name]
-        spec = JOINED[name].spec(request.getfixturevalue, folder, bucket=bucket, **own)
+        spec = JOINED[name].spec(request.getfixturevalue, folder, bucket=bucket)
         make_bucket(spec)
         proxy = FaultProxy(spec.endpoint)
         proxy.__enter__()
         hasty = JOINED[name].spec(
-            request.getfixturevalue, folder, bucket=bucket, endpoint=proxy.url, timeout_s=TIMEOUT_S, **own
+            request.getfixturevalue, folder, bucket=bucket, endpoint=proxy.url, timeout_s=TIMEOUT_S
         )
         proxies[name] = (proxy, open_backend(hasty), open_backend(spec))
     proxy, _through, past = proxies[name]

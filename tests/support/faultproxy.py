@@ -286,6 +286,8 @@ def _read_request(connection: socket.socket, stream: BinaryIO) -> Exchange | Non
     if not line.strip():
         return None
     method, target, _version = line.decode("latin-1").split(" ", 2)
+    if target.startswith("http://"):  # it is used as a forward proxy
+        target = "/" + target.split("/", 3)[3]
     headers: list[tuple[str, str]] = []
     while (line := stream.readline(65537)) not in (b"\r\n", b"\n", b""):
         name, _, value = line.decode("latin-1").partition(":")

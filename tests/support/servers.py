@@ -81,7 +81,7 @@ def running(
     finally:
         process.terminate()
         try:
-            process.wait(5)
+            process.wait(1)
         except subprocess.TimeoutExpired:
             server.kill()
 
