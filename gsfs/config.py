@@ -62,8 +62,10 @@ class Mount(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where this machine is, as in the price table (aws:us-east-1); empty: none of them."""
     allow_other: bool = True
     """Other users may use the mount (needs root or user_allow_other in /etc/fuse.conf)."""
+    xattr: bool = True
+    """Extended attributes. Off, each write and each ``ls -l`` of a file saves a request."""
     acl: bool = True
-    """POSIX access control lists."""
+    """POSIX access control lists; needs ``xattr``."""
     read_ahead: str = "1MiB"
     """The kernel's read-ahead for this mount; set when root mounts."""
     read_deadline_s: float = 60.0

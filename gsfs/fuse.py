@@ -6,6 +6,7 @@ becomes EIO, because an exception that escapes a handler would end the mount.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import functools
 import logging
@@ -19,6 +20,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, Setatt
 from gsfs.errors import GsfsError
 from gsfs.filesystem.attributes import Changes
 from gsfs.filesystem.core import Caller
+from gsfs.filesystem.directories import DOTS
 from gsfs.model import KIB, NAME_MAX
 from gsfs.namespace.inodes import Inode
 from gsfs.volume import Volume
@@ -60,13 +62,15 @@ class Operations(pyfuse3.Operations):
 
     def __init__(self, volume: Volume) -> None:
         super().__init__()
-        self.enable_acl = volume.config.mount.acl
+        self._with_xattrs = volume.config.mount.xattr
+        self.enable_acl = volume.config.mount.acl and self._with_xattrs
         self._volume = volume
         self._names = volume.names
         self._attributes = volume.attributes
         self._content = volume.content
         self._directories = volume.directories
         self._inodes = volume.store.inodes
+        self._known_entry = KnownEntry() if KnownEntry.possible() else None
         self._negative = EntryAttributes()
         self._negative.st_ino = 0
         self._negative.entry_timeout = CACHE_FOREVER_S
@@ -187,18 +191,27 @@ class Operations(pyfuse3.Operations):
 
     @door
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        self._refuse_without_xattrs()
         return self._attributes.getxattr(inode, name)
+
+    def _refuse_without_xattrs(self) -> None:
+        """Switched off, the kernel is told once and never asks again: not at each write, not at each ls -l."""
+        if not self._with_xattrs:
+            raise FUSEError(errno.ENOSYS)
 
     @door
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+        self._refuse_without_xattrs()
         return self._attributes.listxattr(inode)
 
     @door
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        self._refuse_without_xattrs()
         self._attributes.setxattr(inode, name, value, _caller(ctx))
 
     @door
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+        self._refuse_without_xattrs()
         self._attributes.removexattr(inode, name)
 
     # --- content
@@ -245,10 +258,15 @@ class Operations(pyfuse3.Operations):
 
     @door
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        reply, known = pyfuse3.readdir_reply, self._known_entry
         for name, inode, cookie in self._directories.listing(fh, start_id):
-            if not pyfuse3.readdir_reply(token, name, self._entry(inode), cookie):
+            if known is not None and inode.lookups > 0:
+                if not reply(token, name, known.of(inode), cookie):
+                    break
+                continue
+            if not reply(token, name, self._entry(inode), cookie):
                 break
-            if cookie > 2:
+            if cookie > DOTS:
                 inode.lookups += 1
 
     @door
@@ -261,6 +279,43 @@ class Operations(pyfuse3.Operations):
 
     def stacktrace(self) -> None:
         log.warning("stack traces are written on SIGUSR1")
+
+
+class KnownEntry:
+    """A listed entry of an inode that the kernel holds already: its name and number, no attributes.
+
+    The kernel then leaves the inode it has alone. Attributes sent again would also make it forget that the
+    inode has no ACL, and ask anew for each file of an ``ls -l``. FUSE_READDIRPLUS says so by a node id of 0
+    beside the true d_ino; pyfuse3 sets both by one attribute, so the node id is cleared in the structure.
+    """
+
+    NODE_ID_AT = object.__basicsize__
+    """Where EntryAttributes keeps fuse_entry_param, whose first member is the node id."""
+
+    def __init__(self) -> None:
+        self._entry = EntryAttributes()
+        self._node_id = ctypes.c_uint64.from_address(id(self._entry) + self.NODE_ID_AT)
+
+    def of(self, inode: Inode) -> EntryAttributes:
+        """Valid until the next call."""
+        entry = self._entry
+        entry.st_ino = inode.ino
+        entry.st_mode = inode.mode
+        self._node_id.value = 0
+        return entry
+
+    @classmethod
+    def possible(cls) -> bool:
+        """Whether the node id really is where this version of pyfuse3 had it."""
+        probe, number = EntryAttributes(), 0x6773_6673_1234_5678
+        if EntryAttributes.__basicsize__ < cls.NODE_ID_AT + 8:
+            return False
+        node_id = ctypes.c_uint64.from_address(id(probe) + cls.NODE_ID_AT)
+        probe.st_ino = number
+        if node_id.value != number:
+            return False
+        node_id.value = 0
+        return probe.st_ino == 0
 
 
 def _caller(ctx: RequestContext) -> Caller:

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gsfs.config import Config
-from gsfs.data.cache import ObjectCache, crc_of_file
+from gsfs.data.cache import ObjectCache, crc_of_file, sync_directory
 from gsfs.errors import Busy, Incomplete, PermissionRefused
 from gsfs.model import LocationId, ObjectState
 from gsfs.namespace import sqlite
+from gsfs.namespace.database import NOT_TO_BE_REWOUND
 from gsfs.namespace.objects import PhysicalObject
-from gsfs.namespace.replicas import READABLE
+from gsfs.namespace.replicas import READABLE, Event
 from gsfs.namespace.sqlite import SqliteDatabase
 from gsfs.namespace.store import Store, open_store
 from gsfs.transfer.uploads import is_intact
@@ -46,8 +47,12 @@ def cache_location(directory: Path) -> LocationId:
         directory.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             temporary = directory / ".cache-id"
-            temporary.write_text(uuid.uuid4().hex[:12] + "\n")
+            with open(temporary, "w") as file:
+                file.write(uuid.uuid4().hex[:12] + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, path)
+            sync_directory(directory)
         return LocationId(f"cache:{path.read_text().strip()}")
     except OSError as error:
         raise PermissionRefused(f"cache.path {directory}: {error.strerror}") from None
@@ -60,20 +65,27 @@ def open_recovered(config: Config, *, allow_missing: bool = False) -> tuple[Stor
     try:
         cache = ObjectCache(config.cache_dir, config.cache_bytes, config.min_free_bytes)
         report = Recovered()
+        _redo(store, cache)
         bad = _broken(store, cache)
-        if bad and isinstance(store.database, SqliteDatabase):
+        if bad and isinstance(store.database, SqliteDatabase) and store.mark != NOT_TO_BE_REWOUND:
             store = _rewind(store, store.database, report)
+            _redo(store, cache)
             bad = _broken(store, cache)
         report.damaged = bad
         for object_ in bad:
             log.error("object %d (%d bytes): its only copy is damaged or gone", object_.id, object_.size)
         _refuse_foreign_cache(store, here, allow_missing)
-        _seal_open(store, cache, here, report)
+        _seal_open(store, cache, report)
+        _flush_unsynced(store, cache)
         _drop_unknown_files(store, cache, report)
+        _forget_evicted(store, cache, here)
         _hold_only_copies(store, cache)
+        _drop_redo(store)
         store.begin_epoch()
-        store.commit()
-        store.database.sync()
+        _commit_durably(store)
+        store.database.commit()
+        store.database.prepare_log()
+        store.database.begin()
     except BaseException:
         abandon = getattr(store.database, "abandon", store.database.close)
         abandon()
@@ -81,9 +93,27 @@ def open_recovered(config: Config, *, allow_missing: bool = False) -> tuple[Stor
     return store, cache, here, report
 
 
+def _redo(store: Store, cache: ObjectCache) -> None:
+    """Write what the log carries to the files it belongs to. Appends never change, so doing it again is safe."""
+    touched = set()
+    for id_, offset, data in store.objects.redo():
+        file = cache.get(id_) or cache.create(id_)
+        os.pwrite(file.fd, data, offset)
+        touched.add(id_)
+    for id_ in touched:
+        if (written := cache.get(id_)) is not None:
+            os.fdatasync(written.fd)
+
+
+def _drop_redo(store: Store) -> None:
+    """Every file has been flushed."""
+    for id_ in {id_ for id_, _, _ in store.objects.redo()}:
+        store.objects.drop_redo(id_)
+
+
 def _broken(store: Store, cache: ObjectCache) -> list[PhysicalObject]:
     """Objects that the disk may have missed, and did."""
-    return [o for o in store.objects.unsynced() if not is_intact(cache, o) and not _readable_elsewhere(store, o)]
+    return [o for o in store.objects.unsynced() if o.live and not is_intact(cache, o) and not _readable_elsewhere(store, o)]
 
 
 def _readable_elsewhere(store: Store, object_: PhysicalObject) -> bool:
@@ -119,24 +149,51 @@ def _refuse_foreign_cache(store: Store, here: LocationId, allow_missing: bool) -
     log.warning("%s; reading them fails", text)
 
 
-def _seal_open(store: Store, cache: ObjectCache, here: LocationId, report: Recovered) -> None:
+def _seal_open(store: Store, cache: ObjectCache, report: Recovered) -> None:
     """What was being appended to ends where the last commit says."""
     for object_ in store.objects.all():
         if object_.state is not ObjectState.OPEN:
             continue
-        file = cache.get(object_.id)
-        if file is None or object_.size == 0:
-            store.objects.seal(object_.id, object_.size, object_.crc32c, b"", object_.size)
+        file, sums = cache.get(object_.id), None
+        if file is not None and os.fstat(file.fd).st_size >= object_.size:
+            os.ftruncate(file.fd, object_.size)
+            sums = crc_of_file(file.fd, object_.size)
+        if file is None or sums is None or sums[0] != object_.crc32c:
+            # Damaged: with no checksum of any block, reading it fails instead of showing what it never held.
+            store.objects.seal(object_.id, object_.size, object_.crc32c, b"", object_.synced)
             continue
-        os.ftruncate(file.fd, object_.size)
-        os.fdatasync(file.fd)
-        sums = crc_of_file(file.fd, object_.size)
-        if sums is None:
-            continue
-        store.objects.seal(object_.id, object_.size, sums[0], sums[1], object_.size)
+        store.objects.seal(object_.id, object_.size, sums[0], sums[1], object_.synced)
         file.present = file.verified = (1 << len(sums[1]) // 4) - 1
         report.sealed += 1
-        store.resealed.append((object_.id, object_.bucket, object_.size))
+
+
+def _flush_unsynced(store: Store, cache: ObjectCache) -> None:
+    """What a crash left in the kernel's memory only goes to the disk: no later fsync would think of it."""
+    for object_ in store.objects.unsynced():
+        file = cache.get(object_.id)
+        if file is not None:
+            file.is_new = True
+            file.sync()
+        store.objects.mark_synced(object_.id)
+
+
+def _forget_evicted(store: Store, cache: ObjectCache, here: LocationId) -> None:
+    """A crash may take back the commit that says that a file was evicted: a copy that is gone must not count."""
+    for replica in store.objects.at(here):
+        gone = replica.state in READABLE and replica.object not in cache
+        if gone and any(r.state in READABLE and r.location != here for r in store.objects.replicas(replica.object)):
+            store.objects.advance(replica.object, here, Event.DROP)
+            store.objects.advance(replica.object, here, Event.REMOVED)
+
+
+def _commit_durably(store: Store) -> None:
+    """All that this start found or decided stands, whatever happens next."""
+    store.record_mark(NOT_TO_BE_REWOUND)
+    store.commit()
+    store.database.sync()
+    mark = store.database.durable_mark()
+    if mark is not None:
+        store.record_mark(mark)
 
 
 def _drop_unknown_files(store: Store, cache: ObjectCache, report: Recovered) -> None:

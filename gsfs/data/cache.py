@@ -21,12 +21,13 @@ from gsfs.model import MIB, ObjectId
 BLOCK = MIB
 """Unit of fetching and verifying, in bytes."""
 OPEN_FILES_MAX = 512
+SUBDIRECTORIES = 256
 
 
 class ObjectFile:
     """The local file of one object. ``present`` and ``verified`` are bit sets over its blocks."""
 
-    __slots__ = ("bytes", "fd", "held", "id", "path", "present", "users", "verified")
+    __slots__ = ("bytes", "doubtful", "fd", "growing", "held", "is_new", "id", "path", "present", "users", "verified")
 
     def __init__(self, id_: ObjectId, path: Path) -> None:
         self.id = id_
@@ -36,7 +37,32 @@ class ObjectFile:
         self.verified = 0
         self.bytes = 0  # what it takes on the disk, by our count
         self.held = False  # must not be evicted: the only copy, or still being appended to
+        self.growing = False  # an open segment: all that extents name was written by this very process
         self.users = 0  # reads and transfers under way
+        self.is_new = False  # a power cut may still take its name
+        self.doubtful = False  # a flush failed: the kernel takes its pages for written all the same
+
+    def sync(self) -> None:
+        """Make its bytes and its name survive power loss. Runs in a thread, too. Raises OSError."""
+        if self.fd < 0:
+            return
+        try:
+            if self.doubtful:
+                self._write_again()
+            os.fdatasync(self.fd)
+            if self.is_new:
+                sync_directory(self.path.parent)
+        except OSError:
+            self.doubtful = True
+            raise
+        self.is_new = self.doubtful = False
+
+    def _write_again(self) -> None:
+        """After a failed flush the next one would report success without writing anything: make the pages dirty."""
+        offset = 0
+        while data := os.pread(self.fd, BLOCK, offset):
+            os.pwrite(self.fd, data, offset)
+            offset += len(data)
 
 
 class ObjectCache:
@@ -55,7 +81,7 @@ class ObjectCache:
         self._files: OrderedDict[ObjectId, ObjectFile] = OrderedDict()
         self._open: OrderedDict[ObjectId, ObjectFile] = OrderedDict()
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self._make_directories()
             probe = self.directory / ".writable"
             probe.write_bytes(b"")
             probe.unlink()
@@ -64,6 +90,15 @@ class ObjectCache:
                 raise Busy(f"cache.path {directory}: the disk is full") from None
             raise PermissionRefused(f"cache.path {directory}: cannot be written: {error.strerror}") from None
         self._load()
+
+    def _make_directories(self) -> None:
+        """All of them at once, so that a new file needs no more than its own directory flushed."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if len(os.listdir(self.directory)) < SUBDIRECTORIES:
+            for number in range(SUBDIRECTORIES):
+                (self.directory / f"{number:02x}").mkdir(exist_ok=True)
+            sync_directory(self.directory)
+            sync_directory(self.directory.parent)
 
     def _load(self) -> None:
         """Find the files of an earlier run, oldest use first."""
@@ -91,6 +126,7 @@ class ObjectCache:
         path = self._path(id_)
         file = ObjectFile(id_, path)
         self._open_file(file, os.O_CREAT | os.O_TRUNC)
+        file.is_new = True
         self._files[id_] = file
         return file
 
@@ -198,6 +234,8 @@ class ObjectCache:
 
     def drop_block(self, file: ObjectFile, block: int) -> None:
         """A block that failed its checksum: as if it were not there."""
+        if file.present >> block & 1:
+            self.take(file, -min(BLOCK, max(os.fstat(file.fd).st_size - block * BLOCK, 0), file.bytes))
         file.present &= ~(1 << block)
         file.verified &= ~(1 << block)
 
@@ -208,6 +246,15 @@ class ObjectCache:
                 os.close(file.fd)
                 file.fd = -1
         self._open.clear()
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory survive power loss. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def mask(first: int, last: int) -> int:

@@ -26,8 +26,8 @@ class Segment:
     """A physical object in the making."""
 
     __slots__ = (
-        "block_crc", "block_crcs", "bucket", "changed_s", "crc32c", "created_s", "file", "id", "owner", "sealed", "size",
-        "synced", "told",
+        "block_crc", "block_crcs", "bucket", "changed_s", "crc32c", "created_s", "file", "id", "logged", "owner", "sealed",
+        "size", "synced", "told",
     )  # fmt: skip
 
     def __init__(self, id_: ObjectId, bucket: Ino, file: ObjectFile, now_s: float) -> None:
@@ -39,6 +39,7 @@ class Segment:
         self.block_crcs = bytearray()  # of whole blocks
         self.block_crc = 0  # of the block in progress
         self.synced = 0  # bytes known to be on the disk
+        self.logged = 0  # bytes known to be on the disk, or in the namespace's log (redo)
         self.told = -1  # size in the last commit
         self.sealed = False
         self.owner: Ino | None = None
@@ -139,7 +140,7 @@ class SegmentLog:
     def _create(self, bucket: Ino) -> Segment:
         id_ = self._events.new_id()
         file = self._cache.create(id_)
-        file.held = True
+        file.held = file.growing = True
         segment = Segment(id_, bucket, file, self._clock())
         self._events.created(segment)
         return segment
@@ -162,6 +163,7 @@ class SegmentLog:
         if segment.sealed:
             return
         segment.sealed = True
+        segment.file.growing = False
         if segment.owner is not None:
             self._owned.pop(segment.owner, None)
             segment.owner = None
@@ -208,9 +210,14 @@ class SegmentLog:
         """Segments with bytes that may not be on the disk, and how far they go now."""
         return [(segment, segment.size) for segment in self._unsynced.values()]
 
+    def unlogged_bytes(self) -> int:
+        """Bytes that neither the disk nor the namespace's log may have."""
+        return sum(segment.size - segment.logged for segment in self._unsynced.values())
+
     def synced(self, segment: Segment, size: int) -> bool:
         """The disk has the first ``size`` bytes; True when that is all of a sealed segment."""
         segment.synced = max(segment.synced, size)
+        segment.logged = max(segment.logged, size)
         if segment.synced >= segment.size:
             self._unsynced.pop(segment.id, None)
             return segment.sealed

@@ -12,6 +12,8 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.sql import ClauseElement
 
 Row = tuple[Any, ...]
+NOT_TO_BE_REWOUND = (0, -1)
+"""Mark of a commit whose data was on the disk before it: it and all before it stand."""
 
 
 class Cursor(Protocol):
@@ -60,8 +62,11 @@ class Statement:
 class Database(Protocol):
     """One open namespace database with one transaction always open, committed in groups."""
 
-    dialect: Dialect
-    cursor: Cursor
+    @property
+    def dialect(self) -> Dialect: ...
+    @property
+    def cursor(self) -> Cursor: ...
+
     commits_need_synced_data: bool
     """True where a commit may become durable by itself, so that data must be on disk *before* it."""
 
@@ -73,6 +78,9 @@ class Database(Protocol):
 
     def sync(self) -> None:
         """Make every commit so far survive power loss. Called in a thread; takes no lock of the store."""
+
+    def prepare_log(self) -> None:
+        """Make flushes of the log cheap; called once, with no transaction open."""
 
     def durable_mark(self) -> tuple[int, int] | None:
         """Where the log of commits ends now, to be recorded once it is durable (None: not needed)."""

@@ -104,12 +104,17 @@ class XattrTable:
         self._update = compile_statement(database, update(t).values(value=bindparam("v")).where(here))
         self._delete = compile_statement(database, delete(t).where(here))
         self._clear = compile_statement(database, delete(t).where(t.c.ino == bindparam("i")))
-        self._any = compile_statement(database, select(t.c.ino).limit(literal_column("1")).offset(literal_column("0")))
-        self.in_use = self._any.one() is not None
-        """False while no inode has any attribute, so that the usual questions cost no query."""
+        names = compile_statement(database, select(t.c.name).distinct())
+        self._used: set[bytes] = {bytes(row[0]) for row in names.all()}
+        """Every name that any inode has: what tools ask for all the time (security.*) then costs no query."""
+
+    @property
+    def in_use(self) -> bool:
+        """Whether any inode has any attribute."""
+        return bool(self._used)
 
     def get(self, ino: int, name: bytes) -> bytes | None:
-        if not self.in_use:
+        if name not in self._used:
             return None
         row = self._select.one(ino, name)
         return bytes(row[0]) if row else None
@@ -120,7 +125,7 @@ class XattrTable:
         return [bytes(row[0]) for row in self._names.all(ino)]
 
     def set(self, ino: int, name: bytes, value: bytes) -> None:
-        self.in_use = True
+        self._used.add(name)
         if not self._update.run(value, ino, name):
             self._insert.run(ino, name, value)
 

@@ -95,6 +95,10 @@ class ObjectTable:
             .where((o.c.state == literal_column("'sealed'")) & (o.c.live > literal_column("0")))
             .where(o.c.live * literal_column("100") < o.c.size * bindparam("percent")),
         )
+        d = schema.redo
+        self._redo_insert = compile_statement(database, insert(d))
+        self._redo_delete = compile_statement(database, delete(d).where(d.c.object == bindparam("k")))
+        self._redo_all = compile_statement(database, select(d).order_by(d.c.object, d.c.offset))
         self._all = compile_statement(database, select(o).order_by(o.c.id))
         self._sums = compile_statement(
             database, select(func.count(), func.coalesce(func.sum(o.c.size), literal_column("0")),
@@ -166,6 +170,19 @@ class ObjectTable:
 
     def remove(self, object_: int) -> None:
         self._delete.run(object_)
+
+    # --- bytes that the log of commits carries until their file is flushed
+
+    def add_redo(self, object_: int, offset: int, data: bytes) -> None:
+        self._redo_insert.run(object_, offset, data)
+
+    def drop_redo(self, object_: int) -> None:
+        """The object's file has been flushed."""
+        self._redo_delete.run(object_)
+
+    def redo(self) -> list[tuple[ObjectId, int, bytes]]:
+        """(object, offset, bytes) to be written again after a crash; writing them twice does no harm."""
+        return [(ObjectId(row[0]), int(row[1]), bytes(row[2])) for row in self._redo_all.all()]
 
     def garbage(self, most: int = 1000) -> list[ObjectId]:
         """Sealed objects that no extent refers to."""

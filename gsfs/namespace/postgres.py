@@ -51,6 +51,9 @@ class PostgresDatabase:
     def sync(self) -> None:
         """Nothing to do: a commit with synchronous_commit=on is on the server's disk when it returns."""
 
+    def prepare_log(self) -> None:
+        """The server keeps its own log."""
+
     def durable_mark(self) -> tuple[int, int] | None:
         return None
 

@@ -119,6 +119,15 @@ object_ = Table(
     comment="physical objects",
 )
 
+redo = Table(
+    "redo",
+    metadata,
+    Column("object", BigInteger, primary_key=True, autoincrement=False, comment="an object with a local file"),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False, comment="first byte, in the object"),
+    Column("data", LargeBinary, nullable=False, comment="the bytes, to be written to the file after a crash"),
+    comment="small appends made durable by the log of commits instead of a flush of their own",
+)
+
 replica = Table(
     "replica",
     metadata,

@@ -22,7 +22,7 @@ from gsfs.errors import ConfigError, DatabaseCorrupt, EntryExists, NotFoundError
 from gsfs.model import ROOT_INO, Ino, ObjectId
 from gsfs.namespace import schema
 from gsfs.namespace.buckets import BucketTable
-from gsfs.namespace.database import Database, compile_statement
+from gsfs.namespace.database import NOT_TO_BE_REWOUND, Database, compile_statement
 from gsfs.namespace.entries import EntryTable, SymlinkTable, XattrTable
 from gsfs.namespace.extents import ExtentTable
 from gsfs.namespace.inodes import Inode, InodeTable
@@ -57,8 +57,6 @@ class Store:
         self.symlinks = SymlinkTable(database)
         self.xattrs = XattrTable(database)
         self.buckets = BucketTable(database)
-        self.resealed: list[tuple[ObjectId, Ino, int]] = []
-        """(object, bucket, size) of segments that a start had to seal; they are to be uploaded."""
         self.before_commit: list[Callable[[], None]] = []
         self.dirty = False
         """Something was changed since the last commit."""
@@ -182,7 +180,8 @@ class Store:
             self._written = dict(self._next)
 
     def close(self) -> None:
-        """Commit and close."""
+        """Commit and close. All data must be on the disk."""
+        self.record_mark(NOT_TO_BE_REWOUND)
         self.write_out()
         self.database.commit()
         self.database.close()
@@ -207,7 +206,9 @@ def parse_url(url: str) -> Path | str:
 def open_database(url: str, *, create: bool = False) -> Database:
     """The database a configuration names."""
     target = parse_url(url)
-    return SqliteDatabase(target, create=create) if isinstance(target, Path) else PostgresDatabase(target)
+    if isinstance(target, Path):
+        return SqliteDatabase(target, create=create)
+    return PostgresDatabase(target)
 
 
 def open_store(url: str) -> Store:

@@ -9,22 +9,31 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import trio
 
 from gsfs import failpoints
 from gsfs.data.segments import Segment, SegmentLog
+from gsfs.namespace.database import NOT_TO_BE_REWOUND
 from gsfs.namespace.store import Store
 
 log = logging.getLogger(__name__)
+
+Target = tuple[Segment, int]
+"""A segment, and how far it went when the round began."""
 
 GROUP_INTERVAL_S = 0.03
 """A crash of the process loses at most what was done in this time without fsync."""
 SYNC_INTERVAL_S = 2.0
 """A power cut loses at most what was done in about this time without fsync."""
 DATA_FIRST_ROUNDS = 3
-INLINE_SYNC_BYTES = 256 * 1024
+REDO_BYTES_MAX = 64 * 1024
+"""So little new data is put into the log of commits itself: one flush instead of two."""
+INLINE_SYNC_S = 0.0005
+"""A flush that usually takes less is done without a thread, whose hand-over would take as long."""
 
 
 class Committer:
@@ -43,6 +52,7 @@ class Committer:
         self.commits = 0
         self.syncs = 0
         self._undurable = False  # commits that no round has covered yet
+        self._sync_s = 1.0  # smoothed duration of a flush of the log
         self.failure: str | None = None
         store.on_dirty = self._on_dirty
 
@@ -62,6 +72,7 @@ class Committer:
             try:
                 if trio.current_time() - last_sync >= SYNC_INTERVAL_S and (self._undurable or self._store.dirty):
                     await self.durable()
+                    await self._flush_data()
                     last_sync = trio.current_time()
                     if self._store.database.checkpoint_due():
                         await self.fold()
@@ -91,6 +102,17 @@ class Committer:
         failpoints.hit("commit.after")
         self.commits += 1
         self._undurable = True
+
+    async def committed(self) -> None:
+        """Everything done before this call survives a crash of this process.
+
+        Waits for a round under way: a commit beside it would carry a mark older than what the round promises,
+        and one beside a checkpoint would be folded before its data is durable.
+        """
+        while self._busy:
+            await self._idle.wait()
+        if self._store.dirty:
+            self.commit_now()
 
     # --- durability
 
@@ -123,7 +145,7 @@ class Committer:
 
     async def _round(self) -> None:
         ticket = self._asked
-        if not (self._store.dirty or self._undurable or self._segments.unsynced()):
+        if not (self._store.dirty or self._undurable or self._segments.unlogged_bytes()):
             self._served = ticket
             return
         if self._store.database.commits_need_synced_data:
@@ -134,19 +156,46 @@ class Committer:
         self._served = max(self._served, ticket)
 
     async def _rewindable(self) -> None:
-        """Commit, then flush data and log at the same time."""
+        """Commit, then flush data and log at the same time; little data travels in the log itself."""
+        targets = self._segments.unsynced()
+        small = self._segments.unlogged_bytes() <= REDO_BYTES_MAX
+        if small:
+            self._log_data(targets)
         self.commit_now()
         mark = self._store.database.durable_mark()
-        targets = self._segments.unsynced()
         self._undurable = False
         try:
-            await trio.to_thread.run_sync(self._flush_both, targets, limiter=self._limiter)
+            await self._flush(() if small else targets)
         except OSError:
             self._undurable = True
             raise
-        self._note_synced(targets)
+        if small:
+            for segment, size in targets:
+                segment.logged = max(segment.logged, size)
+        else:
+            self._note_synced(targets)
         if mark is not None:
             self._store.record_mark(mark)
+
+    def _log_data(self, targets: Sequence[Target]) -> None:
+        """Put new bytes of segments into the commit to come."""
+        for segment, size in targets:
+            if size > segment.logged:
+                data = os.pread(segment.file.fd, size - segment.logged, segment.logged)
+                self._store.objects.add_redo(segment.id, segment.logged, data)
+
+    async def _flush(self, targets: Sequence[Target]) -> None:
+        """Flush these files and the log; in a thread unless it is known to be quick."""
+        if targets or self._sync_s > INLINE_SYNC_S:
+            await trio.to_thread.run_sync(self._flush_both, targets, limiter=self._limiter)
+        else:
+            self._flush_both(targets)
+
+    async def _flush_data(self) -> None:
+        """Flush what so far only the log has, so that it need not carry it for long. Raises OSError."""
+        targets = self._segments.unsynced()
+        await trio.to_thread.run_sync(_flush_files, targets, limiter=self._limiter)
+        self._note_synced(targets)
 
     async def _data_first(self) -> None:
         """Flush data until none is left that the commit would name, then commit."""
@@ -162,21 +211,30 @@ class Committer:
         self.commit_now()
         self._undurable = False
 
-    def _flush_both(self, targets: list[tuple[Segment, int]]) -> None:
+    def _flush_both(self, targets: Sequence[Target]) -> None:
         failpoints.hit("sync.before-data")
-        flushed = self._log_thread.submit(self._store.database.sync) if targets else None
+        flushed = self._log_thread.submit(self._sync_log) if targets else None
         _flush_files(targets)
         failpoints.hit("sync.after-data")
         if flushed is None:
-            self._store.database.sync()
+            self._sync_log()
         else:
             flushed.result()
         failpoints.hit("sync.after-log")
 
-    def _note_synced(self, targets: list[tuple[Segment, int]]) -> None:
+    def _sync_log(self) -> None:
+        start = time.perf_counter()
+        self._store.database.sync()
+        self._sync_s += (time.perf_counter() - start - self._sync_s) / 4
+
+    def _note_synced(self, targets: Sequence[Target]) -> None:
         for segment, size in targets:
+            had_redo = segment.logged > segment.synced
             if self._segments.synced(segment, size):
                 self._store.objects.mark_synced(segment.id)
+                self._store.changed()
+            if had_redo and segment.logged <= segment.synced:
+                self._store.objects.drop_redo(segment.id)
                 self._store.changed()
 
     # --- folding the log back
@@ -186,6 +244,7 @@ class Committer:
         await self._take_turn()
         try:
             await self._round()
+            self._commit_data_first()
             failpoints.hit("checkpoint.before")
             await trio.to_thread.run_sync(self._store.database.checkpoint, limiter=self._limiter)
             failpoints.hit("checkpoint.after")
@@ -193,27 +252,43 @@ class Committer:
         finally:
             self._give_turn()
 
+    def _commit_data_first(self) -> None:
+        """A commit that is durable as soon as it is seen, and says so: what is folded can never be rewound."""
+        targets = self._segments.unsynced()
+        _flush_files(targets)
+        self._note_synced(targets)
+        self._store.record_mark(NOT_TO_BE_REWOUND)
+        self.commit_now()
+        self._store.database.sync()
+        mark = self._store.database.durable_mark()
+        self._undurable = False
+        if mark is not None:
+            self._store.record_mark(mark)
+
     def _fold_rest(self) -> None:
         """What was done meanwhile is little: commit, flush and fold it at once, so that the log starts afresh."""
         store = self._store
+        targets = self._segments.unsynced()
+        _flush_files(targets)
+        self._note_synced(targets)
+        store.record_mark(NOT_TO_BE_REWOUND)
         store.write_out()
         store.database.commit()
         try:
-            targets = self._segments.unsynced()
-            _flush_files(targets)
             store.database.sync()
+            mark = store.database.durable_mark()
             failpoints.hit("checkpoint.between")
             store.database.checkpoint_between()
         finally:
             store.database.begin()
-        self._note_synced(targets)
+        if mark is not None:
+            store.record_mark(mark)
 
     def close(self) -> None:
         """End the thread. The store is closed by its owner."""
         self._log_thread.shutdown()
 
 
-def _flush_files(targets: list[tuple[Segment, int]]) -> None:
+def _flush_files(targets: Sequence[Target]) -> None:
     for segment, _size in targets:
-        if segment.file.fd >= 0:
-            os.fdatasync(segment.file.fd)
+        segment.file.sync()

@@ -12,9 +12,9 @@ import os
 import trio
 
 from gsfs import failpoints
-from gsfs.data.cache import ObjectCache
+from gsfs.data.cache import BLOCK, ObjectCache
 from gsfs.data.segments import SegmentLog
-from gsfs.errors import GsfsError
+from gsfs.errors import GsfsError, Stale
 from gsfs.model import MIB, Ino, ObjectId
 from gsfs.namespace.runs import Run
 from gsfs.namespace.store import Store
@@ -80,15 +80,19 @@ class Compaction:
         object_ = self._downloads.describe(run.object)
         if file is None or object_ is None:
             return
-        if not file.held and not self._downloads.verify(object_, run.object_offset // MIB, (run.object_offset + run.length - 1) // MIB):
-            return
+        first, last = run.object_offset // BLOCK, (run.object_offset + run.length - 1) // BLOCK
         file.users += 1
         try:
+            if not await self._downloads.verify(object_, first, last):
+                return
             data = await trio.to_thread.run_sync(os.pread, file.fd, run.length, run.object_offset)
         finally:
             file.users -= 1
-        inode = self._store.inodes.get(ino)
-        if len(data) != run.length or self._store.extents.runs(inode, run.offset, run.offset + run.length) != [run]:
+        try:
+            inode = self._store.inodes.get(ino)
+        except Stale:
+            return  # the file was removed meanwhile
+        if inode.deleted or len(data) != run.length or self._store.extents.runs(inode, run.offset, run.offset + run.length) != [run]:
             return
         pieces = self._segments.append(inode.bucket, None, data)
         failpoints.hit("compact.after-copy")

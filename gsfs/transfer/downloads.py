@@ -146,33 +146,35 @@ class Downloads:
     def _where(self, object_: PhysicalObject) -> str:
         return ", ".join(r.location for r in self._objects.replicas(object_.id)) or "anywhere"
 
-    def verify(self, object_: PhysicalObject, first: int, last: int) -> bool:
+    async def verify(self, object_: PhysicalObject, first: int, last: int) -> bool:
         """Compare the checksums of blocks that an earlier run left; drops what fails. True when all are good."""
         file = self._cache.get(object_.id)
-        if file is None:
-            return False
         wanted = mask(first, last)
-        if file.present & wanted != wanted:
+        if file is None or file.present & wanted != wanted or object_.block_crcs is None:
             return False
-        good = True
-        for block in range(first, last + 1):
-            if file.verified >> block & 1:
-                continue
-            if self._block_is_good(object_, file.fd, block):
+        unknown = [block for block in range(first, last + 1) if not file.verified >> block & 1]
+        file.users += 1
+        try:
+            bad = await trio.to_thread.run_sync(_bad_blocks, file.fd, object_.size, object_.block_crcs, unknown)
+        finally:
+            file.users -= 1
+        for block in unknown:
+            if block not in bad:
                 file.verified |= 1 << block
+            elif file.held:
+                log.error("object %d: block %d of the only copy fails its checksum", object_.id, block)
             else:
-                good = False
-                if file.held:
-                    log.error("object %d: block %d of the only copy fails its checksum", object_.id, block)
-                else:
-                    log.warning("object %d: cached block %d fails its checksum; fetching it again", object_.id, block)
-                    self._cache.drop_block(file, block)
-        return good
+                log.warning("object %d: cached block %d fails its checksum; fetching it again", object_.id, block)
+                self._cache.drop_block(file, block)
+        return not bad
 
-    @staticmethod
-    def _block_is_good(object_: PhysicalObject, fd: int, block: int) -> bool:
-        if object_.block_crcs is None:
-            return False
-        length = min(BLOCK, object_.size - block * BLOCK)
+
+def _bad_blocks(fd: int, size: int, block_crcs: bytes, blocks: Sequence[int]) -> set[int]:
+    """Those of the blocks in the local file that fail their checksum. Runs in a thread."""
+    bad = set()
+    for block in blocks:
+        length = min(BLOCK, size - block * BLOCK)
         data = os.pread(fd, length, block * BLOCK)
-        return len(data) == length and google_crc32c.value(data) == block_crc(object_.block_crcs, block)
+        if len(data) != length or google_crc32c.value(data) != block_crc(block_crcs, block):
+            bad.add(block)
+    return bad

@@ -100,10 +100,11 @@ class Garbage:
             self._doomed.append(id_)
 
     def _drop_files(self) -> None:
-        for id_ in self._doomed:
-            if self._store.objects.get(id_) is None or not self._in_use(id_):
-                self._cache.remove(id_)
-        self._doomed.clear()
+        """A file that a slow reader still has open waits for the next run: its descriptor must not be reused."""
+        used = [id_ for id_ in self._doomed if self._in_use(id_)]
+        for id_ in set(self._doomed).difference(used):
+            self._cache.remove(id_)
+        self._doomed = used
 
     async def _delete_tombstones(self) -> None:
         """Delete at the locations what a durable tombstone names."""

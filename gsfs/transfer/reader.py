@@ -11,7 +11,7 @@ import trio
 
 from gsfs.data.cache import BLOCK, ObjectCache, ObjectFile, mask
 from gsfs.errors import InputOutput
-from gsfs.model import MIB, ObjectId
+from gsfs.model import MIB
 from gsfs.namespace.extents import ExtentTable
 from gsfs.namespace.inodes import Inode
 from gsfs.namespace.runs import Run
@@ -22,6 +22,8 @@ READ_MAX = 2 * MIB
 AHEAD_START = 2 * BLOCK
 AHEAD_MAX = 32 * BLOCK
 AHEAD_TASKS_MAX = 8
+CHANGED_TRIES = 4
+"""Objects may go while they are read, when the file is overwritten: what the file says then is read instead."""
 
 
 class ReadAhead:
@@ -53,6 +55,7 @@ class Reader:
         self._cache = cache
         self._downloads = downloads
         self._buffer = memoryview(bytearray(READ_MAX))
+        self._spare: list[memoryview] = []
         self._ahead_tasks = 0
         self.nursery: trio.Nursery | None = None
 
@@ -63,39 +66,73 @@ class Reader:
             return b""
         length = min(end - offset, READ_MAX)
         end = offset + length
-        runs = self._extents.runs(inode, offset, end)
         window = ahead.note(offset, length)
-        if len(runs) == 1 and runs[0].length == length:
-            data = self._at_once(runs[0])
-            if data is not None:
-                return data
-        result = bytearray(length)
-        view = memoryview(result)
+        runs = self._extents.runs(inode, offset, end)
+        buffer = self._buffer[:length]
+        if self._at_once(runs, buffer, offset):
+            return buffer
+        return await self._wait_for(inode, ahead, runs, offset, length, window)
+
+    def _at_once(self, runs: list[Run], buffer: memoryview, offset: int) -> bool:
+        """Fill the buffer with what is here, if all of it is and the disk need not be waited for."""
+        at = 0
         for run in runs:
             start = run.offset - offset
-            await self._fill(view[start : start + run.length], run)
-        if window:
-            self._read_ahead(inode, ahead, end, window)
-        return view
+            if start > at:
+                buffer[at:start] = bytes(start - at)
+            at = start + run.length
+            file = self._here(run)
+            if file is None:
+                return False
+            try:
+                got = os.preadv(file.fd, [buffer[start:at]], run.object_offset, os.RWF_NOWAIT)
+            except BlockingIOError:
+                return False
+            if got != run.length:
+                return False
+        if at < len(buffer):
+            buffer[at:] = bytes(len(buffer) - at)
+        return True
 
-    def _at_once(self, run: Run) -> memoryview | None:
-        """The bytes, if they are here and the disk need not be waited for."""
-        file = self._here(run)
-        if file is None:
-            return None
-        buffer = self._buffer[: run.length]
+    async def _wait_for(
+        self, inode: Inode, ahead: ReadAhead, runs: list[Run], offset: int, length: int, window: int
+    ) -> memoryview:
+        """Bytes that the disk or a location must be waited for."""
+        buffer = self._spare.pop() if self._spare else memoryview(bytearray(READ_MAX))
         try:
-            got = os.preadv(file.fd, [buffer], run.object_offset, os.RWF_NOWAIT)
-        except BlockingIOError:
-            return None
-        return buffer if got == run.length else None
+            if window:
+                self._read_ahead(inode, ahead, offset + length, window)
+            for attempt in range(CHANGED_TRIES):
+                try:
+                    await self._fill_all(buffer[:length], runs, offset)
+                    break
+                except InputOutput:
+                    before, runs = runs, self._extents.runs(inode, offset, offset + length)
+                    if runs == before or attempt == CHANGED_TRIES - 1:
+                        raise  # not because the file was changed meanwhile
+            return buffer[:length]
+        finally:
+            # Whoever takes it next runs only after this answer was sent.
+            self._spare.append(buffer)
+
+    async def _fill_all(self, view: memoryview, runs: list[Run], offset: int) -> None:
+        at = 0
+        for run in runs:
+            start = run.offset - offset
+            if start > at:
+                view[at:start] = bytes(start - at)
+            at = start + run.length
+            if not self._at_once([run], view[start:at], run.offset):
+                await self._fill(view[start:at], run)
+        if at < len(view):
+            view[at:] = bytes(len(view) - at)
 
     def _here(self, run: Run) -> ObjectFile | None:
         """The local file, if it has the run and the run was verified."""
         file = self._cache.get(run.object)
         if file is None:
             return None
-        if file.held:
+        if file.growing:
             return file
         wanted = mask(run.object_offset // BLOCK, (run.object_offset + run.length - 1) // BLOCK)
         return file if file.verified & wanted == wanted else None
@@ -122,7 +159,7 @@ class Reader:
             raise InputOutput(f"object {run.object}: has no row")
         first, last = run.object_offset // BLOCK, (run.object_offset + run.length - 1) // BLOCK
         for _ in range(3):  # fetched blocks may be evicted before they are used, when the cache is tiny
-            if not self._downloads.verify(object_, first, last):
+            if not await self._downloads.verify(object_, first, last):
                 await self._downloads.fetch(object_, first, last)
             file = self._here(run)
             if file is not None:
@@ -162,8 +199,3 @@ def _pread_fully(fd: int, view: memoryview, offset: int) -> int:
             break
         done += got
     return done
-
-
-def object_ids(runs: list[Run]) -> set[ObjectId]:
-    """The objects that runs refer to."""
-    return {run.object for run in runs}

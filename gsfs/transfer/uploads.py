@@ -102,6 +102,7 @@ class Uploads:
     def recover(self) -> None:
         """After a start: look at every transfer that was under way, and queue what is not there yet.
 
+        A segment that was sealed by a start which did not live to write its intents gets them now.
         An intent may have been acted on by a process that a power cut took back: it counts as under way.
         """
         for replica in self._store.objects.in_state(ReplicaState.INTENT, most=10**9):
@@ -112,6 +113,11 @@ class Uploads:
             if object_ is not None:
                 self._hold(object_.id)
                 self._queue(object_.id, object_.size, replica.location)
+
+        for object_ in self._store.objects.local_only():
+            if object_.state is ObjectState.SEALED and object_.live and object_.id not in self.pending:
+                self.add(object_.id, object_.bucket, object_.size)
+                self._store.changed()
 
     def _hold(self, id_: ObjectId) -> None:
         file = self._cache.get(id_)
