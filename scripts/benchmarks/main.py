@@ -22,7 +22,7 @@ BUILT_IN = ("ext4", "null", "null-stock", "gsfs")
 DEFAULT = "ext4,null,gsfs"
 Say = Callable[[str], None]
 EPILOG = """\
-The columns are medians over the rounds; the targets take turns within a round. Needs root (kernel caches are
+The columns are medians over the rounds; the targets take turns at each workload. Needs root (kernel caches are
 dropped) and /dev/fuse. "ext4" is a plain directory below --dir, whatever file system that is on: put --dir on
 the disk to compare with. Exit code 1 when a limit is exceeded.
 
@@ -105,18 +105,20 @@ def _run(args: argparse.Namespace, workloads: list[Workload], base: Path) -> rep
             stack.callback(target.stop)
             target.start()
         for number in range(1, args.rounds + 1):
-            for target in targets:
-                say(f"round {number} of {args.rounds}: {target.name}")
-                _round(Session(target, inputs), workloads, results)
+            sessions = [Session(target, inputs) for target in targets]
+            for workload in workloads:
+                say(f"round {number} of {args.rounds}: {workload.name}")
+                _measure(workload, sessions, results)
+            for session in sessions:
+                session.finish()
     return results
 
 
-def _round(session: Session, workloads: list[Workload], results: report.Results) -> None:
-    for workload in workloads:
-        if workload.is_cpu and not session.target.pids:
-            continue
-        results.add(workload.name, session.target.name, workload.measure(session))
-    session.finish()
+def _measure(workload: Workload, sessions: list[Session], results: report.Results) -> None:
+    """One workload on each target in turn: what else the machine does now, it does to all of them."""
+    for session in sessions:
+        if not workload.is_cpu or session.target.pids:
+            results.add(workload.name, session.target.name, workload.measure(session))
 
 
 @contextlib.contextmanager

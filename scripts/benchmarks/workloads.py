@@ -159,6 +159,7 @@ def append_fsync(session: Session) -> float:
             os.fsync(descriptor)
         os.close(descriptor)
 
+    os.sync()
     seconds = measure.wall_s(work)
     path.unlink()
     return seconds
@@ -175,6 +176,7 @@ def sqlite_transactions(session: Session) -> float:
             database.execute("insert into log (line) values (?)", (f"line {number}" * 20,))
             database.execute("commit")
 
+    os.sync()
     seconds = measure.wall_s(work)
     database.close()
     path.unlink()
