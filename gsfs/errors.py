@@ -171,6 +171,12 @@ class DatabaseCorrupt(GsfsError):
     exit_code = ExitCode.CORRUPT
 
 
+class DatabaseLost(GsfsError):
+    """A commit failed and took its changes with it: memory and database differ, and only a new start helps."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
 class SchemaMismatch(GsfsError):
     """The namespace was written by a newer (or an unknown) version of gsfs."""
 

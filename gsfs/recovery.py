@@ -161,6 +161,8 @@ def _seal_open(store: Store, cache: ObjectCache, report: Recovered) -> None:
         if file is None or sums is None or sums[0] != object_.crc32c:
             # Damaged: with no checksum of any block, reading it fails instead of showing what it never held.
             store.objects.seal(object_.id, object_.size, object_.crc32c, b"", object_.synced)
+            if object_.live and object_ not in report.damaged:
+                report.damaged.append(object_)
             continue
         store.objects.seal(object_.id, object_.size, sums[0], sums[1], object_.synced)
         file.present = file.verified = (1 << len(sums[1]) // 4) - 1

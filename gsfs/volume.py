@@ -112,9 +112,8 @@ class Volume:
         self.rebucket = Rebucket(self.core, self.names)
 
     def _recover(self) -> None:
+        self.uploads.damaged = frozenset(object_.id for object_ in self.recovered.damaged)
         self.uploads.recover()
-        for id_, bucket, size in self.store.resealed:
-            self.uploads.add(id_, bucket, size)
         self.reaper.recover()
 
     # --- segments tell; rows are written within the operation

@@ -27,7 +27,7 @@ SUBDIRECTORIES = 256
 class ObjectFile:
     """The local file of one object. ``present`` and ``verified`` are bit sets over its blocks."""
 
-    __slots__ = ("bytes", "doubtful", "fd", "growing", "held", "is_new", "id", "path", "present", "users", "verified")
+    __slots__ = ("bytes", "doubtful", "fd", "growing", "held", "id", "is_new", "path", "present", "users", "verified")
 
     def __init__(self, id_: ObjectId, path: Path) -> None:
         self.id = id_

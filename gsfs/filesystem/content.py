@@ -169,10 +169,12 @@ class Content:
         durability = bucket.durability if bucket is not None else Durability.LOCAL
         try:
             if durability is Durability.WRITEBACK and not self._store.database.commits_need_synced_data:
-                self._committer.commit_now()
+                await self._committer.committed()
                 return
             await self._committer.durable()
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise NoSpace(f"fsync: {error.strerror}") from None
             raise InputOutput(f"fsync: {error.strerror}") from None
         if durability is Durability.REMOTE and bucket is not None and self.ensure_remote is not None:
             await self.ensure_remote(bucket.ino, bucket.copies)

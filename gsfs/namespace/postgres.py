@@ -11,7 +11,7 @@ from typing import cast
 import psycopg
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from gsfs.errors import Busy, NotAnswering
+from gsfs.errors import Busy, DatabaseLost, NotAnswering
 from gsfs.namespace.database import Cursor
 
 ADVISORY_LOCK = 0x67736673
@@ -43,7 +43,11 @@ class PostgresDatabase:
         """psycopg opens the transaction with the first statement."""
 
     def commit(self) -> None:
-        self._connection.commit()
+        try:
+            self._connection.commit()
+        except psycopg.Error as error:
+            self._connection.close()
+            raise DatabaseLost(f"namespace: a commit failed ({error}); stopping, to go on from the last one") from None
 
     def rollback(self) -> None:
         self._connection.rollback()

@@ -10,6 +10,7 @@ Log format: https://www.sqlite.org/fileformat2.html#walformat (sections 4.1 to 4
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
-from gsfs.errors import Busy, DatabaseCorrupt, NotFoundError, PermissionRefused
+from gsfs.errors import Busy, DatabaseCorrupt, DatabaseLost, NotFoundError, PermissionRefused
 from gsfs.namespace.database import Cursor
 
 APPLICATION_ID = 0x67736673  # "gsfs"
@@ -29,6 +30,9 @@ CHECKPOINT_FRAMES = 4096
 """Fold the log back from 16 MiB on: rarely enough to cost nothing, early enough to keep recovery short."""
 PREPARED_BYTES = 20 << 20
 """Written zeros in which the log grows: a flush then changes no size, and ext4 needs no journal commit for it."""
+
+LOG_RESERVE_BYTES = 8 << 20
+"""Free space below which nothing is committed: more than the log ever grows by one commit."""
 
 
 class SqliteDatabase:
@@ -82,8 +86,20 @@ class SqliteDatabase:
         self._connection.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        if self._connection.in_transaction:
+        if not self._connection.in_transaction:
+            return
+        self._refuse_on_full_disk()
+        try:
             self._connection.execute("COMMIT")
+        except sqlite3.Error as error:  # SQLite has rolled back: what memory holds is no longer true
+            self.abandon()
+            raise DatabaseLost(f"namespace {self.path}: a commit failed ({error}); stopping, to go on from the last one") from None
+
+    def _refuse_on_full_disk(self) -> None:
+        """A commit that meets a full disk is lost; one that is not tried yet can wait. Raises OSError."""
+        status = os.statvfs(self.path.parent)
+        if status.f_bavail * status.f_frsize < LOG_RESERVE_BYTES:
+            raise OSError(errno.ENOSPC, f"{self.path.parent}: less than {LOG_RESERVE_BYTES >> 20} MiB left for the namespace's log")
 
     def rollback(self) -> None:
         if self._connection.in_transaction:
@@ -186,6 +202,8 @@ def rewind(path: Path, salt: int, frames: int) -> int:
     the whole log goes. Returns the number of bytes cut.
     """
     wal = Path(f"{path}-wal")
+    if not wal.exists():
+        return 0
     with open(wal, "r+b") as file:
         header = file.read(WAL_HEADER_BYTES)
         keep = frames if _salt_number(header[16:24]) == salt else 0

@@ -10,13 +10,15 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 import trio
 
 from gsfs import failpoints
 from gsfs.data.segments import Segment, SegmentLog
+from gsfs.errors import DatabaseLost
 from gsfs.namespace.database import NOT_TO_BE_REWOUND
 from gsfs.namespace.store import Store
 
@@ -54,6 +56,7 @@ class Committer:
         self._undurable = False  # commits that no round has covered yet
         self._sync_s = 1.0  # smoothed duration of a flush of the log
         self.failure: str | None = None
+        self._lost: DatabaseLost | None = None  # nothing can be committed any more: ``run`` ends with it
         store.on_dirty = self._on_dirty
 
     def _on_dirty(self) -> None:
@@ -64,7 +67,7 @@ class Committer:
     async def run(self) -> None:
         """Commit in groups, flush every few seconds, fold the log back when it is due."""
         last_sync = trio.current_time()
-        while True:
+        while self._lost is None:
             if not self._store.dirty and not self._undurable:
                 self._wake = trio.Event()
                 await self._wake.wait()
@@ -84,6 +87,7 @@ class Committer:
                     log.error("commit failed: %s; retrying", error)
                 self.failure = str(error)
                 await trio.sleep(1)
+        raise self._lost
 
     async def _commit_group(self) -> None:
         if self._store.database.commits_need_synced_data:
@@ -98,7 +102,12 @@ class Committer:
     def commit_now(self) -> None:
         """Commit; not durable yet."""
         failpoints.hit("commit.before")
-        self._store.commit()
+        try:
+            self._store.commit()
+        except DatabaseLost as error:
+            self._lost = error
+            self._wake.set()
+            raise
         failpoints.hit("commit.after")
         self.commits += 1
         self._undurable = True
@@ -132,6 +141,15 @@ class Committer:
                 await self._round()
             finally:
                 self._give_turn()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Within it nobody else commits, and the log of commits stays as it is."""
+        await self._take_turn()
+        try:
+            yield
+        finally:
+            self._give_turn()
 
     async def _take_turn(self) -> None:
         while self._busy:
@@ -278,6 +296,7 @@ class Committer:
             store.database.sync()
             mark = store.database.durable_mark()
             failpoints.hit("checkpoint.between")
+            self.before_fold()
             store.database.checkpoint_between()
         finally:
             store.database.begin()

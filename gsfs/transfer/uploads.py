@@ -70,6 +70,8 @@ class Uploads:
         self._held = held
         self._arrived = trio.Event()
         self._fresh: dict[ObjectId, int] = {}  # arrived, but a power cut may still undo the row that says so
+        self.damaged: frozenset[ObjectId] = frozenset()
+        """Objects whose only copy fails its checksum: the start has said so."""
         self.pending: dict[ObjectId, int] = {}
         """Sealed objects that are not at their locations yet, and their sizes."""
         self.pending_bytes = 0
@@ -175,6 +177,10 @@ class Uploads:
             else:
                 self._store.objects.advance(id_, lane.location, Event.START)
                 self._store.changed()
+            if etag is None and id_ in self.damaged:
+                log.error("object %d is not at %s and its local copy is damaged: nothing can be uploaded", id_, lane.location)
+                self.forget(id_)
+                return True
             if etag is None:
                 etag = await self._put(location, key, object_)
         except BackendError as error:
