@@ -15,10 +15,10 @@ from gsfs.cli.shell import Command, ask, config_of, console, human, print_json, 
 from gsfs.config import Config
 from gsfs.data.cache import ObjectCache
 from gsfs.data.segments import SegmentEvents, SegmentLog
-from gsfs.errors import ConfigError, InvalidArgument, NotAnswering
+from gsfs.errors import ConfigError, Incomplete, InvalidArgument, NotAnswering
 from gsfs.filesystem.core import BucketDefaults, Caller, Core
 from gsfs.filesystem.names import Names
-from gsfs.model import LocationId
+from gsfs.model import LocationId, ObjectState
 from gsfs.namespace.store import Store, open_store
 
 CONFIG_HELP = "Configuration file, for a namespace that is not mounted; BUCKET is then a name."
@@ -62,6 +62,9 @@ def _parse(settings: tuple[str, ...]) -> dict[str, str]:
 def _offline(config: Config) -> Iterator[tuple[Store, Names]]:
     """The namespace itself, for when nobody has mounted it. It must have been stopped cleanly."""
     store = open_store(config.namespace.url)
+    if any(o.state is ObjectState.OPEN for o in store.objects.all()):
+        getattr(store.database, "abandon", store.database.close)()
+        raise Incomplete("the namespace was not stopped cleanly; mount it once, so that it is recovered")
     try:
         cache = ObjectCache(config.cache_dir, config.cache_bytes, config.min_free_bytes)
         nothing = SegmentEvents(lambda _s: None, lambda _s: None, store.new_object)
