@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from gsfs.policy.bucket import BucketPolicy
 from gsfs.policy.placement import choose_source
-from gsfs.policy.prices import Edge, PriceTable
+from gsfs.policy.prices import FOREVER_S, Edge, PriceTable
 from gsfs.policy.ttl import RegionMemory, Trail
 
 
@@ -69,11 +69,11 @@ def decide_read(
 ) -> ReadDecision | None:
     """Decide about a read of a physical object in ``region``. None when no replica exists (nothing to read).
 
+    ``replicas`` are the available ones. One that has expired and is not removed yet serves, and is renewed.
     ``order`` is ``source_order`` of the region. ``trail`` and ``memory`` are the bucket's state for this object
     and region: they are brought up to date, and are to be stored with the next commit.
     """
-    alive = {r.region for r in replicas if r.permanent or r.expires_s >= now_s}
-    source = choose_source(order, alive or {r.region for r in replicas}, broken)
+    source = choose_source(order, {r.region for r in replicas}, broken)
     if source is None:
         return None
     lasting = [r.region for r in replicas if r.permanent] or [source]
@@ -88,7 +88,9 @@ def decide_read(
     return ReadDecision(source, ttl_s, now_s + ttl_s, ttl_s > 0 and source != region, read_usd, edge)
 
 
-def new_memory(home: str, region: str, prices: PriceTable, size_bytes: int = 1 << 24) -> RegionMemory:
-    """The memory of a region in which nothing has been read yet."""
-    edge = prices.edge(home, region)
-    return RegionMemory(max(1.0, edge.t_even_s(size_bytes)))
+def new_memory(
+    region: str, regions: Sequence[str], prices: PriceTable, size_bytes: int = 1 << 24
+) -> RegionMemory:
+    """A bucket's memory of a region in which nothing has been read yet; ``regions`` has all of its locations."""
+    times = [prices.edge(src, region).t_even_s(size_bytes) for src in regions if src != region]
+    return RegionMemory(max(1.0, *times) if times else FOREVER_S)

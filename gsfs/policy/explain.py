@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from gsfs.policy.bucket import BucketPolicy
+from gsfs.policy.credit import ADMITTED, LEAN, SAFE
 from gsfs.policy.decide import Edges, ReplicaFacts
 from gsfs.policy.placement import WriteDecision, choose_source, home_costs
 from gsfs.policy.prices import SECONDS_PER_DAY, SECONDS_PER_MONTH, PriceTable
@@ -82,11 +83,10 @@ def explain_read(
 
     Expected costs come from the histogram that ``adaptive`` uses, whatever the bucket's rule is.
     """
-    alive = [r for r in replicas if r.permanent or r.expires_s >= now_s] or list(replicas)
-    source = choose_source(order, {r.region for r in alive})
+    source = choose_source(order, {r.region for r in replicas})
     if source is None:
         return Explanation(f"ttl={policy.ttl.name}", "there is no replica to read", {}, ())
-    sources = tuple(_read_cost(edges, r.region, region, size_bytes, r.region == source) for r in alive)
+    sources = tuple(_read_cost(edges, r.region, region, size_bytes, r.region == source) for r in replicas)
     lasting = {r.region for r in replicas if r.permanent} or {source}
     if region in lasting:
         why = f"a permanent replica is in {region}: no TTL applies"
@@ -134,6 +134,13 @@ def _ttl_costs(memory: RegionMemory, trail: Trail, t_even_s: float, per_s: float
     )
 
 
+CHOICES: dict[int, str] = {
+    ADMITTED: "; TTL of least expected cost by the histogram",
+    SAFE: "; TTL by the safe rule, to keep the bound",
+    LEAN: "; TTL by the lean rule, for one object dearer than the bound allows to risk",
+}
+
+
 def _why(policy: BucketPolicy, region: str, now_s: float, trail: Trail) -> str:
     if trail.last_read_s < 0:
         return f"not yet read in {region}"
@@ -142,7 +149,5 @@ def _why(policy: BucketPolicy, region: str, now_s: float, trail: Trail) -> str:
     state = "until" if trail.expires_s() >= now_s else "it expired at"
     how = ""
     if policy.ttl.name == "adaptive":
-        how = (
-            "; TTL of least expected cost" if trail.admitted else "; TTL by the safe rule, to keep the bound"
-        )
+        how = CHOICES[trail.choice]
     return f"read in {region} at {trail.last_read_s:.0f} and kept, {state} {trail.expires_s():.0f}{how}"

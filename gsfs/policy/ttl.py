@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gsfs.errors import DatabaseCorrupt
-from gsfs.policy.credit import CreditAccount, Slot, loss_at_worst
+from gsfs.policy.credit import ADMITTED, LEAN, LEAN_BELOW, SAFE, CreditAccount, Slot, loss_at_worst
 from gsfs.policy.histogram import (
     CONTEXTS,
     FIRST_READ,
@@ -48,8 +48,8 @@ class Trail:
     """Slot of the histogram in which the interval began."""
     slot: int = 0
     """Slot of the credit account in which the interval lapses."""
-    admitted: bool = False
-    """The TTL came from the histogram, not from the safe rule."""
+    choice: int = SAFE
+    """A ``Choice``: who chose the TTL (rule ``adaptive``)."""
     mean_gap_s: float = -1.0
     """Moving average of gaps (rule ``ewma``); -1 before the second read."""
     rent_usd: float = 0.0
@@ -136,7 +136,7 @@ def _restore_account(into: CreditAccount, state: dict[str, object]) -> None:
     if not (isinstance(sums, list) and isinstance(slots, dict)):
         raise TypeError("another shape")
     into.slot, into.draws = int(str(state["slot"])), int(str(state["draws"]))
-    into.optimum_usd, into.spent_usd, into.loss_usd, into.reserved_usd = (float(value) for value in sums)
+    into.optimum_usd, into.funds_usd, into.spent_usd, into.loss_usd, into.reserved_usd = map(float, sums)
     into.slots = {int(i): Slot(*(float(value) for value in row)) for i, row in slots.items()}
 
 
@@ -270,7 +270,7 @@ class AdaptiveTtl:
         trail.last_read_s, trail.ttl_s = now_s, ttl_s
         trail.miss_usd, trail.hold_usd_per_s = miss_usd, hold_usd_per_s
         trail.slot = account.opened(
-            now_s + t_even_s, miss_usd, ttl_s * hold_usd_per_s, hold_usd_per_s, trail.admitted
+            now_s + t_even_s, miss_usd, ttl_s * hold_usd_per_s, hold_usd_per_s, trail.choice
         )
         return ttl_s
 
@@ -284,7 +284,7 @@ class AdaptiveTtl:
             account.fetched(miss_usd)
         else:
             histogram.closed(trail.context, trail.cohort, gap_s)
-            account.closed(trail.slot, trail.miss_usd, trail.ttl_s * per_s, per_s, trail.admitted, gap_s)
+            account.closed(trail.slot, trail.miss_usd, trail.ttl_s * per_s, per_s, trail.choice, gap_s)
             trail.context = context_of(gap_s, t_even_s)
         trail.cohort = histogram.opened(trail.context)
 
@@ -292,13 +292,17 @@ class AdaptiveTtl:
         self, memory: RegionMemory, trail: Trail, miss_usd: float, hold_usd_per_s: float, t_even_s: float
     ) -> float:
         account = memory.account
-        trail.admitted = False
+        trail.choice = SAFE
         if not account.within_bound():
             return t_even_s
         ttl_s = memory.best_ttl_s(trail.context, t_even_s)
-        if account.admits(loss_at_worst(miss_usd, ttl_s * hold_usd_per_s)):
-            trail.admitted = True
+        loss_usd = loss_at_worst(miss_usd, ttl_s * hold_usd_per_s)
+        if account.admits(loss_usd):
+            trail.choice = ADMITTED
             return ttl_s
+        if ttl_s <= LEAN_BELOW * t_even_s and account.towers(loss_usd):
+            trail.choice = LEAN
+            return account.draw_lean() * t_even_s
         return account.draw() * t_even_s
 
     def _when_paid_for(
@@ -309,7 +313,7 @@ class AdaptiveTtl:
             return ttl_s
         trail.rent_usd += fetch_usd
         if trail.rent_usd < put_usd:
-            trail.admitted = False
+            trail.choice = SAFE
             return 0.0
         trail.rent_usd = 0.0
         return ttl_s

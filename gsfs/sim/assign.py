@@ -76,7 +76,7 @@ class Assigner:
     def _place_batch(self, batch: list[Row]) -> list[Placed]:
         keys, anywhere, turn = self.keys, self.anywhere, self.turn
         known = keys.get
-        start, scale = self.start_ms, self.time_scale / 1000
+        start, scale = self.start_ms, self.time_scale
         if start is None:
             start = self.start_ms = batch[0][0]
         placed: list[Placed] = []
@@ -91,7 +91,7 @@ class Assigner:
                 if region < 0:
                     turn += 1
                     region = anywhere[turn % TABLE]
-            placed.append(((time_ms - start) * scale, op, key, size, length, region))
+            placed.append(((time_ms - start) * scale / 1000, op, key, size, length, region))
         self.turn = turn
         return placed
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gsfs.policy.bucket import BucketPolicy, Placement
+from gsfs.policy.decide import new_memory
 from gsfs.policy.placement import decide_write
 from gsfs.policy.prices import SECONDS_PER_MONTH
 from gsfs.policy.ttl import RegionMemory, Trail, forgettable
@@ -76,11 +77,8 @@ class Replay:
         n = len(self.world)
         self.meter = Meter.zero(n)
         self.reads_by_region = [0] * n
-        edges = self.world.edges
-        self.memories = [
-            RegionMemory(max(edges[s][r].t_even_s(1 << 24) for s in range(n) if s != r or n == 1))
-            for r in range(n)
-        ]
+        names, prices = self.world.regions, self.world.prices
+        self.memories = [new_memory(region, names, prices) for region in names]
 
     def feed(self, batch: Sequence[Placed]) -> None:
         """Replay one batch. One long loop, because calls per request would halve the speed."""

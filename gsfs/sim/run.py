@@ -137,19 +137,21 @@ def _outcome(spec: str, meter: Meter, world: World, yardsticks: tuple[float, flo
     reads = meter.hits + meter.local + meter.misses
     remote = meter.hits + meter.misses
     mean_ms, unknown = _latency(meter, world)
+    over = [float(total) / usd if usd else 1.0 for usd in yardsticks]
     return Outcome(
-        spec,
-        to_decimal(storage),
-        to_decimal(egress),
-        to_decimal(requests),
-        to_decimal(total),
-        *(float(total) / usd if usd else 1.0 for usd in yardsticks),
-        reads,
-        (meter.hits + meter.local) / reads if reads else 1.0,
-        meter.hits / remote if remote else 1.0,
-        mean_ms,
-        unknown,
-        speed,
+        policy=spec,
+        storage_usd=to_decimal(storage),
+        egress_usd=to_decimal(egress),
+        requests_usd=to_decimal(requests),
+        total_usd=to_decimal(total),
+        over_optimum=over[0],
+        over_bound=over[1],
+        reads=reads,
+        local_share=(meter.hits + meter.local) / reads if reads else 1.0,
+        hit_share=meter.hits / remote if remote else 1.0,
+        mean_read_ms=mean_ms,
+        unknown_links=unknown,
+        requests_per_s=speed,
     )
 
 
