@@ -25,6 +25,7 @@ _UNITS = {"": 1, "B": 1, "KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": 1 << 40, "PI
           "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15}  # fmt: skip
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SEGMENT_MIN, SEGMENT_MAX = MIB, 256 * MIB
 
 
@@ -43,6 +44,10 @@ class Namespace(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     url: str
     """sqlite:////absolute/path or postgresql://user@host/database"""
+    ship_to: str = ""
+    """SQLite: location to which the namespace itself is shipped; empty: the home of ``bucket_defaults``."""
+    ship_interval_s: float = 10.0
+    """Seconds between two shipments while something changes; 0: never (no bucket can then be ``remote``)."""
 
 
 class Cache(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -130,6 +135,11 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def min_free_bytes(self) -> int:
         return parse_size(self.cache.min_free)
+
+    @property
+    def ship_to(self) -> str:
+        """The location that holds the shipped namespace."""
+        return self.namespace.ship_to or self.bucket_defaults.home
 
     @property
     def segment_bytes(self) -> int:
@@ -241,6 +251,12 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"bucket_defaults.home: {config.bucket_defaults.home!r} is no location; takes one of {', '.join(ids)}"
         )
+    if config.ship_to not in ids:
+        raise ConfigError(f"namespace.ship_to: {config.ship_to!r} is no location; takes one of {', '.join(ids)}")
+    if not _NAME.fullmatch(config.filesystem.name):
+        raise ConfigError(f"filesystem.name: {config.filesystem.name!r}; takes letters, digits, dot, dash and underscore")
+    if config.namespace.ship_interval_s < 0:
+        raise ConfigError(f"namespace.ship_interval_s: {config.namespace.ship_interval_s}; takes seconds, or 0 for never")
     if not 1 <= config.bucket_defaults.copies <= len(ids):
         raise ConfigError(
             f"bucket_defaults.copies: {config.bucket_defaults.copies}; takes 1 to {len(ids)}, the number of locations"

@@ -138,7 +138,7 @@ def _refuse_foreign_cache(store: Store, here: LocationId, allow_missing: bool) -
     missing = [
         o
         for o in store.objects.local_only()
-        if o.live and not any(r.location == here for r in store.objects.replicas(o.id))
+        if o.live and _only_in_other_caches(store, o, here)
     ]
     if not missing:
         return
@@ -147,6 +147,11 @@ def _refuse_foreign_cache(store: Store, here: LocationId, allow_missing: bool) -
     if not allow_missing:
         raise Incomplete(f"cache.path: {text}; mount with that cache directory, or give up these bytes with --allow-missing")
     log.warning("%s; reading them fails", text)
+
+
+def _only_in_other_caches(store: Store, object_: PhysicalObject, here: LocationId) -> bool:
+    replicas = store.objects.replicas(object_.id)
+    return bool(replicas) and not any(r.location == here for r in replicas)
 
 
 def _seal_open(store: Store, cache: ObjectCache, report: Recovered) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import trio
@@ -25,8 +25,11 @@ from gsfs.filesystem.directories import Directories
 from gsfs.filesystem.names import Names
 from gsfs.filesystem.reaper import Reaper
 from gsfs.filesystem.rebucket import Rebucket
+from gsfs.errors import BackendError
 from gsfs.model import Ino, LocationId, ObjectId, ObjectState, ReplicaState
 from gsfs.namespace.objects import PhysicalObject, Replica
+from gsfs.namespace.store import give_back
+from gsfs.namespace.sqlite import SqliteDatabase
 from gsfs.recovery import check_cache_lock, open_recovered
 from gsfs.transfer.committer import Committer
 from gsfs.transfer.compaction import Compaction
@@ -34,6 +37,7 @@ from gsfs.transfer.downloads import Downloads
 from gsfs.transfer.garbage import Garbage
 from gsfs.transfer.pressure import Pressure
 from gsfs.transfer.reader import Reader
+from gsfs.transfer.shipping import Shipping
 from gsfs.transfer.uploads import Uploads
 
 log = logging.getLogger(__name__)
@@ -98,7 +102,16 @@ class Volume:
         self.pressure.hurry = self._hurry
         self.uploads.on_progress = self.pressure.progressed
         self.reader = Reader(store.extents, self.cache, self.downloads)
+        self.shipping = self._make_shipping()
         self.compaction = Compaction(store, self.segments, self.committer, self.downloads, self.cache)
+
+    def _make_shipping(self) -> Shipping | None:
+        """An SQLite namespace is shipped; a PostgreSQL one has a machine of its own."""
+        database = self.store.database
+        if not isinstance(database, SqliteDatabase) or not self.config.namespace.ship_interval_s:
+            return None
+        location = self.locations[LocationId(self.config.ship_to)]
+        return Shipping(self.store, database, self.committer, location, self.config.cache_dir)
 
     def _compose_filesystem(self) -> None:
         d = self.config.bucket_defaults
@@ -169,6 +182,8 @@ class Volume:
             nursery.start_soon(self.reaper.run)
             nursery.start_soon(self.rebucket.run)
             nursery.start_soon(self.compaction.run)
+            if self.shipping is not None and self.config.transfer.upload == "auto":
+                nursery.start_soon(self.shipping.run, self.config.namespace.ship_interval_s)
             nursery.start_soon(self._seal_idle)
             nursery.start_soon(self._housekeeping)
             task_status.started()
@@ -205,26 +220,49 @@ class Volume:
     async def ensure_remote(self, bucket: Ino, copies: int) -> None:
         """Durability ``remote``: the bytes are at a location, and so is the metadata that names them."""
         await self.flush(bucket)
-        if self.ship_namespace is not None:
-            await self.ship_namespace()
-
-    ship_namespace: Callable[[], Awaitable[None]] | None = None
+        if self.shipping is not None:
+            await self.shipping.ship()
 
     async def drain(self, deadline_s: float) -> int:
         """Upload what waits, for at most ``deadline_s``; the number of bytes that remain."""
         with trio.move_on_after(deadline_s):
             await self.flush()
+            await self._ship_last()
         return self.uploads.pending_bytes
 
+    async def _ship_last(self) -> None:
+        """Leave the location with the namespace as it is at the end; a location that is down is no reason to stay."""
+        if self.shipping is None:
+            return
+        try:
+            await self.shipping.ship()
+        except (BackendError, OSError) as error:
+            log.warning("the namespace could not be shipped: %s", error)
+
     async def close(self) -> None:
-        """Make everything durable locally and give all back. ``run`` must have ended."""
+        """Make everything durable locally and give all back. ``run`` must have ended. Raises OSError."""
         with trio.CancelScope(shield=True):
-            self.segments.seal_all()
-            await self.committer.durable()
-            failpoints.hit("close.before-commit")
+            try:
+                self.segments.seal_all()
+                await self.committer.durable()
+                failpoints.hit("close.before-commit")
+            except BaseException:
+                self.abandon()
+                raise
             self.committer.close()
             self.store.close()
             self.cache.close()
             for location in self.locations.values():
                 await location.aclose()
             os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def abandon(self) -> None:
+        """Give all back as a crash would: commits whose data may not be on the disk must not be folded."""
+        if self._lock_fd < 0:
+            return
+        self.committer.close()
+        give_back(self.store.database)
+        self.cache.close()
+        os.close(self._lock_fd)
+        self._lock_fd = -1

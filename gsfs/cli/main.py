@@ -17,6 +17,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "flush": ("gsfs.cli.status", "flush"),
     "gc": ("gsfs.cli.check", "gc"),
     "fsck": ("gsfs.cli.check", "fsck"),
+    "recover": ("gsfs.cli.recover", "recover"),
+    "simulate": ("gsfs.cli.simulate", "simulate"),
     "doctor": ("gsfs.cli.doctor", "doctor"),
 }
 """Command → (module, attribute)."""

@@ -98,6 +98,9 @@ class ObjectTable:
         d = schema.redo
         self._redo_insert = compile_statement(database, insert(d))
         self._redo_delete = compile_statement(database, delete(d).where(d.c.object == bindparam("k")))
+        self._redo_delete_from = compile_statement(
+            database, delete(d).where((d.c.object == bindparam("k")) & (d.c.offset >= bindparam("o")))
+        )
         self._redo_all = compile_statement(database, select(d).order_by(d.c.object, d.c.offset))
         self._all = compile_statement(database, select(o).order_by(o.c.id))
         self._sums = compile_statement(
@@ -118,6 +121,10 @@ class ObjectTable:
         )
         self._at = compile_statement(
             database, select(r).where((r.c.location == bindparam("l"))).order_by(r.c.object)
+        )
+        self._forget_caches = compile_statement(
+            database,
+            delete(r).where(func.substr(r.c.location, literal_column("1"), literal_column("6")) == literal_column("'cache:'")),
         )
         self._tally = compile_statement(
             database,
@@ -174,6 +181,8 @@ class ObjectTable:
     # --- bytes that the log of commits carries until their file is flushed
 
     def add_redo(self, object_: int, offset: int, data: bytes) -> None:
+        """Carry bytes of an object; what a failed flush left of them is replaced."""
+        self._redo_delete_from.run(object_, offset)
         self._redo_insert.run(object_, offset, data)
 
     def drop_redo(self, object_: int) -> None:
@@ -247,6 +256,10 @@ class ObjectTable:
         row = self.get(object_)
         if row is not None and row.live + self._live.get(object_, 0) > 0:
             raise LastReplica(f"object {object_}: {location} holds its last replica")
+
+    def forget_caches(self) -> None:
+        """The disks of a lost machine are gone, and with them every replica in a cache: recovery only."""
+        self._forget_caches.run()
 
     def in_state(self, state: ReplicaState, most: int = 1000) -> list[Replica]:
         return [_replica(row) for row in self._in_state.all(state, most)]

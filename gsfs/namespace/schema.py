@@ -23,7 +23,7 @@ meta = Table(
 counter = Table(
     "counter",
     metadata,
-    Column("name", String(32), primary_key=True, comment="ino, object, entry, epoch, wal_salt, wal_frames"),
+    Column("name", String(32), primary_key=True, comment="see store.COUNTERS"),
     Column("value", BigInteger, nullable=False, comment="next number to hand out; numbers are never reused"),
     comment="number sequences, handed out in blocks; and the mark of the last durable commit (sqlite.py)",
 )

@@ -30,7 +30,7 @@ from gsfs.namespace.objects import ObjectTable
 from gsfs.namespace.postgres import PostgresDatabase
 from gsfs.namespace.sqlite import SqliteDatabase
 
-COUNTERS = ("ino", "object", "entry", "epoch", "wal_salt", "wal_frames")
+COUNTERS = ("ino", "object", "entry", "epoch", "wal_salt", "wal_frames", "ship_generation", "ship_part")
 
 
 class Store:
@@ -119,6 +119,15 @@ class Store:
     def record_mark(self, mark: tuple[int, int]) -> None:
         """To be written with the next commit, which it does not cause."""
         self._next["wal_salt"], self._next["wal_frames"] = mark
+
+    @property
+    def shipped(self) -> tuple[int, int]:
+        """(generation, last part) of the namespace that was shipped last; (0, 0) for none."""
+        return (self._next["ship_generation"], self._next["ship_part"])
+
+    def record_shipped(self, generation: int, part: int) -> None:
+        """To be written with the next commit, which it does not cause."""
+        self._next["ship_generation"], self._next["ship_part"] = generation, part
 
     # --- directories moved between buckets
 
@@ -219,7 +228,7 @@ def open_store(url: str) -> Store:
             raise NotFoundError("namespace: the database holds no namespace; run `gsfs init` with this configuration first")
         return Store(database)
     except BaseException as error:
-        _give_back(database)
+        give_back(database)
         raise _corrupt(error) from None
 
 
@@ -260,7 +269,8 @@ def create(database: Database, name: str, *, uid: int, gid: int) -> None:
     database.commit()
 
 
-def _give_back(database: Database) -> None:
+def give_back(database: Database) -> None:
+    """Close it with nothing committed and nothing folded back."""
     abandon = getattr(database, "abandon", database.close)
     abandon()
 

@@ -57,6 +57,8 @@ class Committer:
         self._sync_s = 1.0  # smoothed duration of a flush of the log
         self.failure: str | None = None
         self._lost: DatabaseLost | None = None  # nothing can be committed any more: ``run`` ends with it
+        self.before_fold: Callable[[], None] = lambda: None
+        """Called when the log of commits is about to start afresh, all of it durable."""
         store.on_dirty = self._on_dirty
 
     def _on_dirty(self) -> None:
