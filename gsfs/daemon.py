@@ -59,6 +59,9 @@ def run(request: MountRequest, ready: Callable[[], None]) -> int:
     daemon = Daemon(volume, request, ready)
     try:
         trio.run(daemon.main)
+    except BaseException:
+        volume.abandon()
+        raise
     finally:
         if not daemon.finished:
             fuse.finish(unmount=True)

@@ -10,12 +10,14 @@ Log format: https://www.sqlite.org/fileformat2.html#walformat (sections 4.1 to 4
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import sqlite3
 import struct
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
@@ -33,6 +35,7 @@ PREPARED_BYTES = 20 << 20
 
 LOG_RESERVE_BYTES = 8 << 20
 """Free space below which nothing is committed: more than the log ever grows by one commit."""
+CONNECT: dict[str, Any] = {"uri": True, "isolation_level": None, "cached_statements": 512}
 
 
 class SqliteDatabase:
@@ -46,22 +49,25 @@ class SqliteDatabase:
         if not create and not path.exists():
             raise NotFoundError(f"namespace {path}: no such database; run `gsfs init` with this configuration first")
         self._lock_fd = -1 if read_only else _lock(path)
+        self._wal_fd = -1
+        self._closed = False
+        try:
+            self._connection = sqlite3.connect(_uri(path, "ro" if read_only else "rwc"), **CONNECT)
+        except sqlite3.Error as error:
+            self._unlock()
+            raise _explain(path, error) from None
         try:
             self._open(read_only)
         except sqlite3.DatabaseError as error:
-            self._unlock()
+            self.abandon()
             raise _explain(path, error) from None
         except BaseException:
-            self._unlock()
+            self.abandon()
             raise
-        self._wal_fd = -1
         self._frames = 0
         self._salt = b""
 
     def _open(self, read_only: bool) -> None:
-        mode = "ro" if read_only else "rwc"
-        uri = f"file:{_quote(self.path)}?mode={mode}"
-        self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=512)
         self._connection.execute("PRAGMA busy_timeout=5000")
         if not read_only:
             application = self._connection.execute("PRAGMA application_id").fetchone()[0]
@@ -79,7 +85,7 @@ class SqliteDatabase:
                 "foreign_keys=OFF",
             ):
                 self._connection.execute(f"PRAGMA {pragma}").fetchall()
-        cursor: Cursor = self._connection.cursor()  # type: ignore[assignment]  # sqlite3 types parameters loosely
+        cursor: Cursor = self._connection.cursor()
         self.cursor = cursor
 
     def begin(self) -> None:
@@ -172,27 +178,38 @@ class SqliteDatabase:
         return [row[0] for row in rows if row[0] != "ok"]
 
     def abandon(self) -> None:
-        """Close without folding the log back (which closing the last connection would do)."""
-        keeper = sqlite3.connect(f"file:{_quote(self.path)}?mode=ro", uri=True)
-        keeper.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        self.rollback()
-        self._connection.close()
-        keeper.close()
+        """Close without folding the log back (which closing the last connection would do). May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        _close_unfolded(self._connection, self.path)
         self._unlock()
 
     def close(self) -> None:
         self.rollback()
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self._connection.close()
-        if self._wal_fd >= 0:
-            os.close(self._wal_fd)
-            self._wal_fd = -1
+        self._closed = True
         self._unlock()
 
     def _unlock(self) -> None:
+        if self._wal_fd >= 0:
+            os.close(self._wal_fd)
+            self._wal_fd = -1
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+
+def _close_unfolded(connection: sqlite3.Connection, path: Path) -> None:
+    """Another connection that is still open, and may only read, keeps the last one from folding the log."""
+    with contextlib.suppress(sqlite3.Error):
+        connection.rollback()
+    keeper = sqlite3.connect(_uri(path, "ro"), **CONNECT)
+    with contextlib.suppress(sqlite3.Error):
+        keeper.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    connection.close()
+    keeper.close()
 
 
 def rewind(path: Path, salt: int, frames: int) -> int:
@@ -251,7 +268,7 @@ def _lock(path: Path) -> int:
     return fd
 
 
-def _explain(path: Path, error: sqlite3.DatabaseError) -> Exception:
+def _explain(path: Path, error: sqlite3.Error) -> Exception:
     text = str(error)
     if "unable to open" in text or "readonly" in text or "permission" in text:
         return PermissionRefused(f"namespace {path}: {text}")
@@ -260,5 +277,6 @@ def _explain(path: Path, error: sqlite3.DatabaseError) -> Exception:
     return DatabaseCorrupt(f"namespace {path}: {text}; nothing was overwritten (see `gsfs recover` in docs/operations.md)")
 
 
-def _quote(path: Path) -> str:
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+def _uri(path: Path, mode: str) -> str:
+    quoted = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return f"file:{quoted}?mode={mode}"

@@ -5,6 +5,7 @@ What is on the local disk and in the kernel's page cache is answered without sus
 
 from __future__ import annotations
 
+import errno
 import os
 
 import trio
@@ -86,8 +87,10 @@ class Reader:
                 return False
             try:
                 got = os.preadv(file.fd, [buffer[start:at]], run.object_offset, os.RWF_NOWAIT)
-            except BlockingIOError:
-                return False
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):  # the latter: a disk that cannot tell, as tmpfs
+                    return False
+                raise
             if got != run.length:
                 return False
         if at < len(buffer):
