@@ -19,7 +19,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, Setatt
 
 from gsfs.errors import GsfsError
 from gsfs.filesystem.attributes import Changes
-from gsfs.filesystem.core import Caller
+from gsfs.filesystem.core import SUPERUSER, Caller
 from gsfs.filesystem.directories import DOTS
 from gsfs.model import KIB, NAME_MAX
 from gsfs.namespace.inodes import Inode
@@ -150,7 +150,7 @@ class Operations(pyfuse3.Operations):
         flags: int,
         ctx: RequestContext,
     ) -> None:
-        self._names.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
+        self._names.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags, _caller(ctx))
 
     # --- attributes
 
@@ -202,7 +202,7 @@ class Operations(pyfuse3.Operations):
     @door
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         self._refuse_without_xattrs()
-        return self._attributes.listxattr(inode)
+        return self._attributes.listxattr(inode, _caller(ctx))
 
     @door
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
@@ -226,7 +226,7 @@ class Operations(pyfuse3.Operations):
 
     @door
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        handle, keep = self._content.open(inode, flags)
+        handle, keep = self._content.open(inode, flags, _caller(ctx) if flags & os.O_TRUNC else SUPERUSER)
         return FileInfo(fh=handle, keep_cache=keep)
 
     @door

@@ -17,7 +17,7 @@ from gsfs.errors import (
     TooLarge,
 )
 from gsfs.filesystem import acl
-from gsfs.filesystem.core import Caller, Core
+from gsfs.filesystem.core import SUPERUSER, Caller, Core
 from gsfs.model import FILE_SIZE_MAX, NAME_MAX
 from gsfs.namespace.inodes import Inode
 
@@ -96,6 +96,18 @@ class Attributes:
         inode.size = size
         self._store.charge(inode)
 
+    def drop_privileges(self, inode: Inode, caller: Caller) -> None:
+        """What a write takes away unless root writes: setuid, and setgid where it means a group to run as.
+
+        The kernel sees to it at write and truncate; open with O_TRUNC is one request, and ours to handle.
+        """
+        if caller.uid == 0:
+            return
+        mode = inode.mode & ~stat.S_ISUID
+        if mode & stat.S_IXGRP or caller.gid != inode.gid:
+            mode &= ~stat.S_ISGID
+        inode.mode = mode
+
     def _chmod(self, inode: Inode, mode: int) -> None:
         inode.mode = stat.S_IFMT(inode.mode) | (mode & 0o7777)
         access = self._store.xattrs.get(inode.ino, acl.ACCESS)
@@ -110,12 +122,18 @@ class Attributes:
             return self.virtual[name](self._core.inode(ino))
         value = self._store.xattrs.get(ino, name)
         if value is None:
+            _check_namespace(name)
             raise NoAttribute(f"{name!r}: no such attribute")
         return value
 
-    def listxattr(self, ino: int) -> list[bytes]:
-        """The names that are stored; computed ones are not listed, so that copying tools do not copy them."""
+    def listxattr(self, ino: int, caller: Caller = SUPERUSER) -> list[bytes]:
+        """The names that are stored; computed ones are not listed, so that copying tools do not copy them.
+
+        ``trusted.*`` shows itself to root only (xattr(7)).
+        """
         names = self._store.xattrs.names(ino)
+        if caller.uid != 0:
+            names = [name for name in names if not name.startswith(b"trusted.")]
         if sum(len(name) + 1 for name in names) > XATTR_LIST_MAX:
             raise ArgumentTooBig("the list of attributes is longer than 64 KiB")
         return names
@@ -132,8 +150,7 @@ class Attributes:
         self._store.changed()
 
     def _check_xattr(self, inode: Inode, name: bytes, value: bytes) -> None:
-        if not name.startswith(PREFIXES):
-            raise NotSupported(f"{name!r}: takes user.*, trusted.*, security.* and system.posix_acl_*")
+        _check_namespace(name)
         if len(name) > NAME_MAX:
             raise ResultTooSmall(f"attribute name of {len(name)} bytes; takes at most {NAME_MAX}")
         if len(value) > XATTR_SIZE_MAX:
@@ -166,6 +183,17 @@ class Attributes:
         """Remove an attribute. Raises NoAttribute."""
         inode = self._core.inode(ino)
         if not self._store.xattrs.remove(ino, name):
+            _check_namespace(name)
             raise NoAttribute(f"{name!r}: no such attribute")
         self._core.touch_inode(inode, self._core.now())
         self._store.changed()
+
+
+def _check_namespace(name: bytes) -> None:
+    """Raises NotSupported for a namespace that does not exist here, InvalidArgument for nothing behind it."""
+    if name in (acl.ACCESS, acl.DEFAULT):
+        return
+    if not name.startswith(PREFIXES):
+        raise NotSupported(f"{name!r}: takes user.*, trusted.*, security.* and system.posix_acl_*")
+    if name in PREFIXES:
+        raise InvalidArgument(f"{name!r}: takes a name behind the prefix")

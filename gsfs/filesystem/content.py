@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from gsfs.data.segments import LONG_WRITER_BYTES
 from gsfs.errors import BadHandle, InputOutput, InvalidArgument, IsADirectory, NoSpace, Stale, TooLarge
 from gsfs.filesystem.attributes import Attributes
-from gsfs.filesystem.core import Core
+from gsfs.filesystem.core import SUPERUSER, Caller, Core
 from gsfs.model import FILE_SIZE_MAX, Durability, Ino
 from gsfs.namespace.inodes import Inode
 from gsfs.transfer.committer import Committer
@@ -52,7 +52,7 @@ class Content:
 
     # --- open and close
 
-    def open(self, ino: int, flags: int) -> tuple[int, bool]:
+    def open(self, ino: int, flags: int, caller: Caller = SUPERUSER) -> tuple[int, bool]:
         """(handle, whether the kernel may keep what it has cached). O_TRUNC empties the file."""
         inode = self._core.inode(ino)
         if inode.deleted:
@@ -63,6 +63,7 @@ class Content:
             raise InvalidArgument(f"inode {ino}: not a regular file")
         if flags & os.O_TRUNC:
             self._attributes.truncate(inode, 0)
+            self._attributes.drop_privileges(inode, caller)
             self._core.touch_content(inode, self._core.now())
             self._store.changed()
         handle = self.open_inode(inode, flags)

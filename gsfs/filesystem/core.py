@@ -33,6 +33,9 @@ class Caller(NamedTuple):
     umask: int = 0
 
 
+SUPERUSER = Caller(0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class BucketDefaults:
     """What a bucket made by ``mkdir`` gets."""

@@ -1,8 +1,12 @@
 """Listing directories. Owns directory handles: a listing is stable while entries come and go.
 
 An entry that exists from opendir to the end is listed exactly once; one made after opendir (or after
-rewinddir) is not listed, so that renaming what one lists never runs forever. Pages are read as they are
-asked for, names and attributes in one query.
+rewinddir) is not listed, so that renaming what one lists never runs forever; a name that comes to lead to
+another inode is the same entry. Pages are read as they are asked for, names and attributes in one query.
+
+A cookie is a place in the list of the names that this handle has listed, and stays good for seekdir as long
+as the handle lives. Where a pass comes to another name than an earlier one did (entries came or went, then
+rewinddir or seekdir), it goes on at new places behind all others.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gsfs.errors import BadHandle
+from gsfs.errors import BadHandle, NotADirectory
 from gsfs.filesystem.core import Core
 from gsfs.namespace.inodes import Inode
 
@@ -30,7 +34,7 @@ class Listed(NamedTuple):
 class DirectoryHandle:
     """One open directory."""
 
-    __slots__ = ("buffer", "buffer_at", "inode", "names", "upto")
+    __slots__ = ("buffer", "buffer_at", "buffer_ctime_ns", "inode", "names", "upto")
 
     def __init__(self, inode: Inode, upto: int) -> None:
         self.inode = inode
@@ -38,6 +42,17 @@ class DirectoryHandle:
         self.names: list[bytes] = []  # names listed so far; their place is their cookie
         self.buffer: list[tuple[bytes, Inode]] = []  # read and not listed yet
         self.buffer_at = 0  # the place of the buffer's first
+        self.buffer_ctime_ns = 0  # the directory's, when it was read: each change of an entry sets another
+
+    def place(self, place: int, name: bytes) -> int:
+        """The place behind ``name``, which was met at ``place``."""
+        names = self.names
+        if place < len(names) and names[place] != name:
+            del self.buffer[: place - self.buffer_at]
+            place = self.buffer_at = len(names)
+        if place == len(names):
+            names.append(name)
+        return place + 1
 
 
 class Directories:
@@ -50,7 +65,9 @@ class Directories:
         self._next_handle = 1
 
     def opendir(self, ino: int) -> int:
-        inode = self._core.directory(ino)
+        inode = self._core.inode(ino)  # one that was removed is opened again through what holds it, and is empty
+        if not inode.is_dir:
+            raise NotADirectory(f"inode {ino}: not a directory")
         number = self._next_handle
         self._next_handle = number + 1
         inode.opens += 1
@@ -63,7 +80,11 @@ class Directories:
             return
         inode = handle.inode
         inode.opens -= 1
-        if not inode.opens and inode.nlink == 0 and not inode.deleted:
+        if inode.opens:
+            return
+        if inode.deleted:
+            self._store.inodes.forget(inode.ino, 0)  # it was opened after its removal, and perhaps forgotten before
+        elif inode.nlink == 0:
             self._core.bury(inode, is_orphan=True)
 
     def inode_of(self, number: int) -> Inode:
@@ -79,7 +100,6 @@ class Directories:
             raise BadHandle(f"directory handle {number}: not open")
         if cookie == 0:
             handle.upto = self._store.last_entry_number
-            handle.names.clear()
             handle.buffer.clear()
             self._core.touch_access(handle.inode)
         if cookie < 1:
@@ -89,23 +109,23 @@ class Directories:
         place = max(cookie - DOTS, 0)
         while page := self._page(handle, place):
             for name, inode in page:
-                if place == len(handle.names):
-                    handle.names.append(name)
-                place += 1
+                place = handle.place(place, name)
                 yield Listed(name, inode, place + DOTS)
 
     def _page(self, handle: DirectoryHandle, place: int) -> list[tuple[bytes, Inode]]:
         """What comes from ``place`` on: the rest of the last page, or the next."""
         skip = place - handle.buffer_at
-        if handle.buffer and 0 <= skip < len(handle.buffer):
-            return [(n, i) for n, i in handle.buffer[skip:] if not i.deleted]
+        fresh = handle.inode.ctime_ns == handle.buffer_ctime_ns
+        if fresh and 0 <= skip < len(handle.buffer):
+            return handle.buffer[skip:]
         if place > len(handle.names):
             return []
         after = handle.names[place - 1] if place else b""
         self._store.flush()
-        most = PAGE_NEXT if place else PAGE_FIRST
+        most = PAGE_NEXT if place and fresh else PAGE_FIRST
         rows = self._store.entries.page(handle.inode.ino, after, handle.upto, most)
         adopt = self._store.inodes.adopt
         handle.buffer = [(bytes(row[0]), adopt(row[1:])) for row in rows]
         handle.buffer_at = place
-        return handle.buffer
+        handle.buffer_ctime_ns = handle.inode.ctime_ns
+        return handle.buffer.copy()

@@ -18,7 +18,7 @@ from gsfs.errors import (
     TooManyLinks,
 )
 from gsfs.filesystem import acl
-from gsfs.filesystem.core import Caller, Core
+from gsfs.filesystem.core import SUPERUSER, Caller, Core
 from gsfs.model import NAME_MAX, ROOT_INO
 from gsfs.namespace.buckets import Bucket
 from gsfs.namespace.inodes import Inode
@@ -27,6 +27,8 @@ LINK_MAX = 2**31 - 1
 SYMLINK_MAX = 4095
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
+RENAME_WHITEOUT = 4
+RENAME_FLAGS = (0, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT, RENAME_NOREPLACE | RENAME_WHITEOUT)
 ROOT_RULE = "the root holds only virtual buckets (directories)"
 
 
@@ -224,9 +226,11 @@ class Names:
 
     # --- rename
 
-    def rename(self, old_parent: int, old: bytes, new_parent: int, new: bytes, flags: int) -> Inode | None:
+    def rename(
+        self, old_parent: int, old: bytes, new_parent: int, new: bytes, flags: int, caller: Caller = SUPERUSER
+    ) -> Inode | None:
         """Move a name, atomically; returns the inode that lost its name, if one did."""
-        if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) or flags == RENAME_NOREPLACE | RENAME_EXCHANGE:
+        if flags not in RENAME_FLAGS:
             raise InvalidArgument(f"rename: flags {flags:#x} are not supported")
         if len(new) > NAME_MAX:
             raise NameTooLong(f"name of {len(new)} bytes; takes at most {NAME_MAX}")
@@ -248,6 +252,8 @@ class Names:
         if replaced is not None:
             self._check_replace(inode, replaced, new)
         self._move((source, old, inode), (target, new, replaced))
+        if flags & RENAME_WHITEOUT:  # what overlayfs leaves where a lower name is to stay hidden: device 0,0
+            self._make(source, old, stat.S_IFCHR, 0, caller)
         return replaced
 
     def _check_move(self, inode: Inode, source: Inode, target: Inode) -> None:
@@ -278,11 +284,10 @@ class Names:
         (source, old_name, inode), (target, new_name, replaced) = old, new
         now = self._core.now()
         self._entries.delete(source.ino, old_name)
-        number = self._store.new_entry_number()
         if replaced is None:
-            self._entries.insert(target.ino, new_name, inode.ino, number)
+            self._entries.insert(target.ino, new_name, inode.ino, self._store.new_entry_number())
         else:
-            self._entries.repoint(target.ino, new_name, inode.ino, number)
+            self._entries.repoint(target.ino, new_name, inode.ino)
         if inode.is_dir:
             source.nlink -= 1
             target.nlink += 1
@@ -301,7 +306,7 @@ class Names:
     def _exchange(self, one: tuple[Inode, bytes, Inode], two: tuple[Inode, bytes, Inode]) -> None:
         now = self._core.now()
         for (directory, name, gone), (_, _, coming) in ((one, two), (two, one)):
-            self._entries.repoint(directory.ino, name, coming.ino, self._store.new_entry_number())
+            self._entries.repoint(directory.ino, name, coming.ino)
             directory.nlink += int(coming.is_dir) - int(gone.is_dir)
             if coming.is_dir:
                 coming.parent = directory.ino

@@ -19,9 +19,7 @@ class EntryTable:
         self._find_inode = compile_statement(database, select(i).select_from(e.join(i, i.c.ino == e.c.ino)).where(here))
         self._insert = compile_statement(database, insert(e))
         self._delete = compile_statement(database, delete(e).where(here))
-        self._repoint = compile_statement(
-            database, update(e).values(ino=bindparam("v_ino"), number=bindparam("v_number")).where(here)
-        )
+        self._repoint = compile_statement(database, update(e).values(ino=bindparam("v_ino")).where(here))
         self._any = compile_statement(database, select(e.c.ino).where(e.c.parent == bindparam("p")).limit(literal_column("1")).offset(literal_column("0")))
         page = (
             select(e.c.name, *i.c)
@@ -51,9 +49,9 @@ class EntryTable:
     def delete(self, parent: int, name: bytes) -> None:
         self._delete.run(parent, name)
 
-    def repoint(self, parent: int, name: bytes, ino: int, number: int) -> None:
-        """Let an existing name lead elsewhere."""
-        self._repoint.run(ino, number, parent, name)
+    def repoint(self, parent: int, name: bytes, ino: int) -> None:
+        """Let an existing name lead elsewhere. It keeps its number: a running listing does not miss the name."""
+        self._repoint.run(ino, parent, name)
 
     def has_any(self, parent: int) -> bool:
         return self._any.one(parent) is not None
