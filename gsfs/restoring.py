@@ -14,8 +14,9 @@ from pathlib import Path
 
 from gsfs.backends.location import Location
 from gsfs.errors import DatabaseCorrupt, EntryExists, InvalidArgument, NotFoundError
-from gsfs.model import MIB, ROOT_INO
+from gsfs.model import MIB, ROOT_INO, LocationId, ReplicaState
 from gsfs.namespace import pages
+from gsfs.namespace.objects import PhysicalObject
 from gsfs.namespace.pages import Pages
 from gsfs.namespace.store import Store, open_store
 from gsfs.transfer.shipping import prefix
@@ -103,19 +104,38 @@ def _to_plain_journal(database: Path) -> None:
         Path(f"{database}{suffix}").unlink(missing_ok=True)
 
 
-def give_up_caches(url: str) -> Restored:
-    """Forget the caches of the lost machine; name every file that has bytes only there."""
+def give_up_caches(url: str, here: LocationId) -> Restored:
+    """Forget the caches of the lost machine; name every file that has bytes only there.
+
+    Small objects whose bytes all travelled in the namespace's own log are kept: the first start writes them
+    to the cache ``here``.
+    """
     store = open_store(url)
     try:
         problems = store.database.check()
         if problems:
             raise DatabaseCorrupt(f"the recovered namespace fails its check: {problems[0]}")
-        lost: set[int] = {o.id for o in store.objects.local_only() if o.live}
+        only_there = store.objects.local_only()
+        carried = {o.id for o in only_there if _carried(store, o)}
+        lost: set[int] = {o.id for o in only_there if o.live and o.id not in carried}
         report = Restored(files=store.inodes.count(), missing=_files_with(store, lost))
         store.objects.forget_caches()
+        for kept in carried:
+            store.objects.add_replica(kept, here, ReplicaState.AVAILABLE)
+        for id_ in lost:
+            store.objects.drop_redo(id_)
     finally:
         store.close()
     return report
+
+
+def _carried(store: Store, object_: PhysicalObject) -> bool:
+    """Whether the log carries every byte of the object."""
+    reached = 0
+    for id_, offset, data in store.objects.redo():
+        if id_ == object_.id and offset == reached:
+            reached += len(data)
+    return reached == object_.size > 0
 
 
 def _files_with(store: Store, lost: set[int]) -> list[tuple[str, int]]:

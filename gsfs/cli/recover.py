@@ -14,6 +14,7 @@ from gsfs.cli.shell import Command, human, print_json, problems, read_config
 from gsfs.config import Config
 from gsfs.errors import ConfigError, EntryExists, NotFoundError
 from gsfs.namespace.store import parse_url
+from gsfs.recovery import cache_location
 from gsfs.restoring import Generation, Restored, find, give_up_caches, restore
 
 SHOWN = 20
@@ -37,7 +38,7 @@ def recover(config: str, from_: str | None, namespace_id: str, as_json: bool) ->
     if target.exists():
         raise EntryExists(f"namespace {target}: exists; nothing was changed (move it away to recover over it)")
     generation = _fetch(settings, from_ or settings.ship_to, namespace_id, target)
-    report = give_up_caches(settings.namespace.url)
+    report = give_up_caches(settings.namespace.url, cache_location(settings.cache_dir))
     listing = settings.cache_dir / "recover.txt"
     settings.cache_dir.mkdir(parents=True, exist_ok=True)
     listing.write_text("".join(f"{size}\t{path}\n" for path, size in report.missing), errors="surrogateescape")
