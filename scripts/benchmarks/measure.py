@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 import subprocess
 import time
@@ -16,6 +17,11 @@ AT_STATX_FORCE_SYNC = 0x2000
 STATX_BASIC_STATS = 0x7FF
 SETTLED_S = 0.05
 """A daemon that used less CPU than a tenth of this, in this time, has nothing left over from before."""
+
+QUIET_S = 0.2
+"""A disk without a request for so long is idle."""
+QUIET_CHECKS = 20
+"""After as many, somebody else is using the disk: no use in waiting for them."""
 
 
 def wall_s(work: Callable[[], object]) -> float:
@@ -48,6 +54,28 @@ def drop_kernel_caches() -> None:
     """Write everything back, then forget pages, entries and inodes. Raises PermissionError unless root."""
     os.sync()
     Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def quiesce(directory: Path) -> None:
+    """Write everything back, and let the disk below `directory` finish what a deletion left it to discard."""
+    os.sync()
+    device = directory.stat().st_dev
+    counters = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
+    before = ""
+    for _ in range(QUIET_CHECKS):
+        now = counters.read_text() if counters.exists() else before
+        if now == before:
+            return
+        before = now
+        time.sleep(QUIET_S)
+
+
+def touch_free_memory(size_bytes: int) -> None:
+    """Have the machine's free memory backed: in a virtual machine the first touch of a page can cost ten times
+    the copying of it, and would be paid by whoever happens to write into fresh pages.
+    """
+    with mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE):
+        pass
 
 
 @contextlib.contextmanager
