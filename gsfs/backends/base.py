@@ -49,6 +49,8 @@ class ObjectInfo:
     etag: str
     """The provider's version tag, quotes stripped; changes whenever the bytes do."""
     mtime_ns: int
+    """When it was stored, nanoseconds since the epoch, as coarse as the provider's clock; 0 where the answer
+    to a put does not say."""
     crc32c: int | None = None
     """CRC32C as stored by the provider or in the object's metadata; None when it knows none."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -224,12 +224,12 @@ def _digest_of_right_bytes(what: str, body: Any, expected_crc32c: int, *, with_m
     A checksum that is sent vouches for the way to the server; this one for what came from the local disk.
     """
     digest, checksum = hashlib.md5(usedforsecurity=False), 0
-    stream = io.BytesIO(body) if isinstance(body, bytes) else body
-    while chunk := stream.read(1 << 20):
+    for chunk in (body,) if isinstance(body, bytes) else iter(partial(body.read, 1 << 20), b""):
         checksum = crc32c(chunk, checksum)
         if with_md5:
             digest.update(chunk)
-    stream.seek(0)
+    if not isinstance(body, bytes):
+        body.seek(0)
     if checksum != expected_crc32c:
         raise BackendCorrupt(f"{what}: the local bytes fail their CRC32C")
     return digest.digest() if with_md5 else None

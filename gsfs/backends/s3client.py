@@ -9,6 +9,7 @@ import boto3
 from botocore import UNSIGNED
 from botocore import exceptions as botocore
 from botocore.config import Config
+from botocore.handlers import convert_body_to_file_like_object
 
 from gsfs.backends.httperrors import broken_off, scrub
 from gsfs.backends.secret import Secret
@@ -30,6 +31,9 @@ def make_client(spec: LocationSpec) -> Any:
         aws_session_token=_revealed(spec.session_token),
         config=_config(spec),
     )
+    # botocore makes a stream of a body in memory. It then sends it 16 KiB at a time, and asks "Expect:
+    # 100-continue" before each: a round trip for every upload.
+    client.meta.events.unregister("before-parameter-build.s3.PutObject", convert_body_to_file_like_object)
     return client
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import trio
@@ -111,6 +112,28 @@ async def test_somebody_elses_object_is_not_taken_for_ours(autojump_clock: Clock
     with pytest.raises(ObjectExists):
         await location.put("a", source(b"ours"), if_absent=True)
     assert await location.get_range("a", 0, 10) == b"theirs"
+
+
+class WithoutChecksums(MemoryBackend):
+    """As a directory on a file system that keeps no attributes."""
+
+    def head(self, key: str) -> ObjectInfo:
+        return replace(super().head(key), crc32c=None)
+
+
+@pytest.mark.parametrize("there", [b"mine", b"else"])
+async def test_without_a_stored_checksum_the_bytes_decide_whose_object_it_is(
+    autojump_clock: Clock, there: bytes
+) -> None:
+    flaky = FlakyBackend(WithoutChecksums())
+    location = Location(LocationId("x"), flaky, LocationOptions(in_thread=False))
+    await location.put("a", source(there))
+    flaky.fail("put", Unavailable("no"))
+    if there == b"mine":
+        assert (await location.put("a", source(b"mine"), if_absent=True)).size_bytes == 4
+    else:
+        with pytest.raises(ObjectExists):
+            await location.put("a", source(b"mine"), if_absent=True)
 
 
 class Bitrot(MemoryBackend):

@@ -1,7 +1,8 @@
 """Real servers on loopback for the tests. Owns starting and ending them; knows nothing of backends.
 
 Each is one process (or, for moto, one thread), bound to 127.0.0.1 on a free port, ended by its process id,
-and killed by the kernel when the test process dies. What a server prints goes to a file.
+and killed by the kernel when the thread that started it ends: start servers from the main thread, never from
+a worker. What a server prints goes to a file.
 """
 
 from __future__ import annotations
