@@ -1,8 +1,4 @@
-"""The control socket: the command line asks, the daemon answers, with progress. Owns the line protocol.
-
-A request is one JSON line {"command", "arguments"}; answers are JSON lines: any number of {"progress"}, then
-one {"result"} or {"error", "exit_code"}. The socket lies in the cache directory and is its owner's only.
-"""
+"""The answering side of the control socket (``asking`` has the protocol). Owns what each command does."""
 
 from __future__ import annotations
 
@@ -10,14 +6,15 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import trio
 
 from gsfs import admin
-from gsfs.errors import ExitCode, GsfsError, Incomplete, NotAnswering, PermissionRefused
+from gsfs.asking import NAME, address
+from gsfs.errors import ExitCode, GsfsError, Incomplete, NotAnswering
 from gsfs.filesystem.core import Caller
 from gsfs.model import ROOT_INO, Ino
 from gsfs.namespace.fsck import check
@@ -25,18 +22,9 @@ from gsfs.volume import Volume
 
 log = logging.getLogger(__name__)
 
-NAME = "control.sock"
 LINE_MAX = 1 << 20
 PROGRESS_S = 0.2
-SILENCE_S = 30.0
-"""How long the asking side waits for a sign of life. Commands that tell progress give one every PROGRESS_S."""
 Tell = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-class NotResponding(GsfsError):
-    """There is a daemon, but it says nothing: it must not be treated as one that ended (NotAnswering)."""
-
-    exit_code = ExitCode.UNAVAILABLE
 
 
 class Served(Protocol):
@@ -45,12 +33,6 @@ class Served(Protocol):
     volume: Volume
     mountpoint: Path
     drain_on_stop: bool
-
-
-def address(cache_dir: Path) -> tuple[str, int]:
-    """(a name short enough for a socket, the descriptor it goes through; close it afterwards)."""
-    fd = os.open(cache_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    return f"/proc/self/fd/{fd}/{NAME}", fd
 
 
 class ControlServer:
@@ -239,54 +221,3 @@ async def _read_line(stream: trio.SocketStream) -> bytes:
 
 async def _send(stream: trio.SocketStream, message: dict[str, Any]) -> None:
     await stream.send_all(json.dumps(message).encode() + b"\n")
-
-
-# --- the asking side
-
-
-def ask(
-    cache_dir: Path, command: str, *, silence_s: float | None = SILENCE_S, **arguments: Any
-) -> Iterator[dict[str, Any]]:
-    """Answers of the daemon: progress, then the result.
-
-    Raises NotAnswering where no daemon listens, and NotResponding where one does but says nothing for ``silence_s``.
-    """
-    sock = _connected(cache_dir)
-    with sock:
-        sock.settimeout(silence_s)
-        try:
-            sock.sendall(json.dumps({"command": command, "arguments": arguments}).encode() + b"\n")
-            with sock.makefile("rb") as lines:
-                for line in lines:
-                    yield json.loads(line)
-        except TimeoutError:
-            raise NotResponding(
-                f"the daemon at {cache_dir / NAME} has said nothing for {silence_s:.0f} s; is it stopped?"
-            ) from None
-        except ConnectionError as error:
-            raise NotAnswering(f"the daemon at {cache_dir / NAME} hung up: {error.strerror}") from None
-
-
-def _connected(cache_dir: Path) -> socket.socket:
-    try:
-        name, directory = address(cache_dir)
-    except PermissionError:
-        raise PermissionRefused(
-            f"cache directory {cache_dir}: belongs to another user; ask as the one who mounted"
-        ) from None
-    except OSError as error:
-        raise NotAnswering(f"cache directory {cache_dir}: {error.strerror}") from None
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.connect(name)
-    except PermissionError:
-        sock.close()
-        raise PermissionRefused(
-            f"{cache_dir / NAME}: belongs to another user; ask as the one who mounted"
-        ) from None
-    except OSError as error:
-        sock.close()
-        raise NotAnswering(f"no mount answers at {cache_dir / NAME}: {error.strerror}") from None
-    finally:
-        os.close(directory)
-    return sock

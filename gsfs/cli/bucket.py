@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gsfs import admin, mounts
+from gsfs import mounts
 from gsfs.cli.shell import Command, ask, config_of, console, human, print_json, print_table, read_config
 from gsfs.config import Config
-from gsfs.data.cache import ObjectCache
-from gsfs.data.segments import SegmentEvents, SegmentLog
-from gsfs.errors import ConfigError, Incomplete, InvalidArgument, NotAnswering
-from gsfs.filesystem.core import BucketDefaults, Caller, Core
-from gsfs.filesystem.names import Names
-from gsfs.model import LocationId, ObjectState
-from gsfs.namespace.store import Store, open_store
+from gsfs.errors import ConfigError, InvalidArgument, NotAnswering
 
+BUCKET_SETTINGS = ("home", "durability", "quota_bytes", "quota_inodes")
+"""What may be given; durability takes the number of copies with it (remote:2)."""
 CONFIG_HELP = "Configuration file, for a namespace that is not mounted; BUCKET is then a name."
 
 
@@ -39,7 +33,7 @@ def _place(path: str, config: str | None) -> tuple[Config, str]:
     """(configuration, bucket's name)."""
     if config is not None:
         return read_config(config), path
-    absolute = Path(os.path.abspath(path))
+    absolute = Path(os.path.realpath(path))
     entry = mounts.containing(absolute)
     if entry is None or absolute == entry.mountpoint:
         raise ConfigError(
@@ -53,35 +47,21 @@ def _parse(settings: tuple[str, ...]) -> dict[str, str]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise InvalidArgument(f"{setting!r}: takes KEY=VALUE with KEY one of {', '.join(admin.SETTINGS)}")
+            raise InvalidArgument(
+                f"{setting!r}: takes KEY=VALUE with KEY one of {', '.join(BUCKET_SETTINGS)}"
+            )
         parsed[key] = value
     return parsed
 
 
-@contextmanager
-def _offline(config: Config) -> Iterator[tuple[Store, Names]]:
-    """The namespace itself, for when nobody has mounted it. It must have been stopped cleanly."""
-    store = open_store(config.namespace.url)
-    if any(o.state is ObjectState.OPEN for o in store.objects.all()):
-        getattr(store.database, "abandon", store.database.close)()
-        raise Incomplete("the namespace was not stopped cleanly; mount it once, so that it is recovered")
-    try:
-        cache = ObjectCache(config.cache_dir, config.cache_bytes, config.min_free_bytes)
-        nothing = SegmentEvents(lambda _s: None, lambda _s: None, store.new_object)
-        log = SegmentLog(cache, config.segment_bytes, lambda: 0.0, nothing)
-        d = config.bucket_defaults
-        yield store, Names(Core(store, log, BucketDefaults(LocationId(d.home), d.durability, d.copies)))
-    finally:
-        store.close()
-
-
-def _either(config: Config, command: str, offline: Any, **arguments: Any) -> Any:
+def _either(config: Config, command: str, **arguments: Any) -> Any:
     """Ask the daemon; where none listens, do it on the namespace itself."""
     try:
         return ask(config, command, **arguments)
     except NotAnswering:
-        with _offline(config) as (store, names):
-            return offline(store, names)
+        from gsfs.cli import offline
+
+        return offline.answer(config, command, **arguments)
 
 
 @bucket.command(
@@ -94,17 +74,7 @@ def create(bucket: str, settings: tuple[str, ...], config: str | None) -> None:
     """Make BUCKET. Settings: home, durability (writeback, local, remote, remote:N), quota_bytes, quota_inodes."""
     cfg, name = _place(bucket, config)
     parsed = _parse(settings)
-    locations = [spec.id for spec in cfg.location]
-    caller = Caller(os.geteuid(), os.getegid())
-    _either(
-        cfg,
-        "bucket_create",
-        lambda store, names: admin.create_bucket(store, names, name, parsed, locations, caller),
-        name=name,
-        settings=parsed,
-        uid=caller.uid,
-        gid=caller.gid,
-    )
+    _either(cfg, "bucket_create", name=name, settings=parsed, uid=os.geteuid(), gid=os.getegid())
     click.echo(f"bucket {name!r} created")
 
 
@@ -115,7 +85,7 @@ def create(bucket: str, settings: tuple[str, ...], config: str | None) -> None:
 def list_(target: str | None, config: str | None, as_json: bool) -> None:
     """List the buckets of a mount."""
     cfg = read_config(config) if config else config_of(target)[0]
-    rows = _either(cfg, "bucket_list", lambda store, _names: admin.list_buckets(store))
+    rows = _either(cfg, "bucket_list")
     if as_json:
         print_json(rows)
         return
@@ -146,12 +116,7 @@ def _level(row: dict[str, Any]) -> str:
 def show(bucket: str, config: str | None, as_json: bool) -> None:
     """Show one bucket's settings and usage."""
     cfg, name = _place(bucket, config)
-    row = _either(
-        cfg,
-        "bucket_show",
-        lambda store, _names: admin.describe_bucket(admin.find_bucket(store, name), name),
-        name=name,
-    )
+    row = _either(cfg, "bucket_show", name=name)
     if as_json:
         print_json(row)
         return
@@ -172,13 +137,7 @@ def set_(bucket: str, settings: tuple[str, ...], config: str | None) -> None:
     """Change settings of BUCKET; they hold from the next operation on."""
     cfg, name = _place(bucket, config)
     parsed = _parse(settings)
-    locations = [spec.id for spec in cfg.location]
-
-    def offline(store: Store, _names: Names) -> Any:
-        found = admin.find_bucket(store, name)
-        return admin.apply_settings(store, found, name, admin.check_settings(parsed, locations))
-
-    _either(cfg, "bucket_set", offline, name=name, settings=parsed)
+    _either(cfg, "bucket_set", name=name, settings=parsed)
     click.echo(f"bucket {name!r} changed")
 
 
@@ -188,5 +147,5 @@ def set_(bucket: str, settings: tuple[str, ...], config: str | None) -> None:
 def rm(bucket: str, config: str | None) -> None:
     """Remove an empty BUCKET."""
     cfg, name = _place(bucket, config)
-    _either(cfg, "bucket_rm", lambda store, names: admin.remove_bucket(store, names, name), name=name)
+    _either(cfg, "bucket_rm", name=name)
     click.echo(f"bucket {name!r} removed")

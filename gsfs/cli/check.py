@@ -7,10 +7,7 @@ import sys
 import click
 
 from gsfs.cli.shell import Command, ask, config_of, print_json
-from gsfs.config import Config
 from gsfs.errors import ExitCode, NotAnswering
-from gsfs.namespace.fsck import check
-from gsfs.namespace.store import open_store
 
 
 @click.command(cls=Command, example="gsfs fsck /mnt/demo")
@@ -25,7 +22,9 @@ def fsck(target: str | None, as_json: bool) -> None:
     try:
         problems = ask(config, "fsck", silence_s=None)["problems"]
     except NotAnswering:
-        problems = check_offline(config)
+        from gsfs.cli import offline
+
+        problems = offline.problems(config)
     if as_json:
         print_json({"problems": problems})
     for problem in [] if as_json else problems:
@@ -34,18 +33,6 @@ def fsck(target: str | None, as_json: bool) -> None:
         sys.exit(int(ExitCode.CORRUPT))
     if not as_json:
         click.echo("consistent")
-
-
-def check_offline(config: Config) -> list[str]:
-    """Problems of a namespace that nobody has mounted.
-
-    It is left exactly as it was: after a crash its log is what the next mount recovers from.
-    """
-    store = open_store(config.namespace.url)
-    try:
-        return check(store)
-    finally:
-        getattr(store.database, "abandon", store.database.close)()
 
 
 @click.command(cls=Command, example="gsfs gc /mnt/demo")

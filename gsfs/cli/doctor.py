@@ -17,7 +17,7 @@ import trio
 from gsfs import mounts
 from gsfs.backends.registry import open_location
 from gsfs.backends.spec import LocationSpec
-from gsfs.cli.check import check_offline
+from gsfs.cli import offline
 from gsfs.cli.shell import Command, ask, config_of, console, human, print_json
 from gsfs.config import Config
 from gsfs.errors import Busy, ExitCode, GsfsError, NotAnswering, NotFoundError
@@ -271,7 +271,7 @@ def _namespace(config: Config, mounted: Path | None) -> Finding:
             problems = ask(config, "fsck", silence_s=None)["problems"]
             how = f"checked by the daemon, mounted at {mounted}" if mounted else "checked by the daemon"
         except NotAnswering:
-            problems, how = check_offline(config), "not mounted"
+            problems, how = offline.problems(config), "not mounted"
     except Busy as error:
         return Finding("namespace", "fail", str(error), "is another mount of it running, or still draining?")
     except GsfsError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from gsfs import failpoints, mounts, notify
-from gsfs.cli.shell import Command, RemoteError, ask, ask_with_progress, human, read_config
+from gsfs.cli.shell import Command, RemoteError, ask, ask_with_progress, explained, human, read_config
 from gsfs.config import Config
 from gsfs.errors import (
     ConfigError,
@@ -162,10 +162,11 @@ def _become_daemon(
         _detach_streams(_log_file(config))
         _serve(config, mountpoint, options, allow_missing, lambda: tell(0))
         code = 0
-    except GsfsError as error:
-        logging.getLogger("gsfs").error("%s", error)
-        code = int(error.exit_code)
-        tell(code, str(error))
+    except (GsfsError, OSError) as error:
+        known = explained(error, config.path) if isinstance(error, OSError) else error
+        logging.getLogger("gsfs").error("%s", known, exc_info=known is not error)
+        code = int(known.exit_code)
+        tell(code, str(known))
     except BaseException as error:
         logging.getLogger("gsfs").exception("the daemon failed")
         tell(code, f"{type(error).__name__}: {error}; see {_log_file(config)}")
@@ -197,12 +198,11 @@ def _configure_log(config: Config, *, foreground: bool) -> None:
         return
     path = Path(_log_file(config))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         logging.basicConfig(
             level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", filename=path
         )
     except OSError as error:
-        raise PermissionRefused(f"{path}: the log cannot be written: {error.strerror}") from None
+        raise explained(error, str(path)) from None
 
 
 @click.command(cls=Command, example="gsfs umount /mnt/demo")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -11,19 +12,18 @@ from typing import Any, NoReturn
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.table import Table
 
-from gsfs import control, mounts
+from gsfs import asking, mounts
 from gsfs.config import Config, load
-from gsfs.errors import ConfigError, ExitCode, GsfsError, NotAnswering, NotFoundError, PermissionRefused
+from gsfs.errors import (
+    ConfigError,
+    ExitCode,
+    GsfsError,
+    NoSpace,
+    NotAnswering,
+    NotFoundError,
+    PermissionRefused,
+)
 
 console = Console()
 problems = Console(stderr=True)
@@ -61,7 +61,17 @@ class Command(click.Command):
             )  # what is still buffered goes nowhere
             sys.exit(int(ExitCode.INTERNAL))
         except OSError as error:
-            fail(PermissionRefused(f"{error.filename or ctx.command.name}: {error.strerror or error}"))
+            fail(explained(error, ctx.command.name or ""))
+
+
+def explained(error: OSError, what: str) -> GsfsError:
+    """An error of the machine in one line, with the exit code that its number stands for."""
+    kind: type[GsfsError] = PermissionRefused
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        kind = NoSpace
+    elif error.errno == errno.ENOENT:
+        kind = NotFoundError
+    return kind(f"{error.filename or what}: {error.strerror or error}")
 
 
 def fail(error: GsfsError) -> NoReturn:
@@ -96,14 +106,12 @@ def config_of(target: str | None) -> tuple[Config, Path | None]:
     return read_config(entry.source), entry.mountpoint
 
 
-def ask(
-    config: Config, command: str, *, silence_s: float | None = control.SILENCE_S, **arguments: Any
-) -> Any:
+def ask(config: Config, command: str, *, silence_s: float | None = asking.SILENCE_S, **arguments: Any) -> Any:
     """The daemon's result. Raises NotAnswering, NotResponding or what the daemon answered.
 
     ``silence_s`` None waits as long as it takes, for commands that are long and tell no progress.
     """
-    for answer in control.ask(config.cache_dir, command, silence_s=silence_s, **arguments):
+    for answer in asking.ask(config.cache_dir, command, silence_s=silence_s, **arguments):
         if "error" in answer:
             raise RemoteError(answer["error"], answer["exit_code"])
         if "result" in answer:
@@ -113,13 +121,22 @@ def ask(
 
 def ask_with_progress(config: Config, title: str, command: str, **arguments: Any) -> Any:
     """Like ``ask``, with a bar over the bytes that are left, and why nothing moves."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
     with Progress(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
         TimeRemainingColumn(), console=problems, transient=not problems.is_terminal, disable=not problems.is_terminal,
     ) as bar:  # fmt: skip
         task = bar.add_task(title, total=None)
         most, told = 0, ""
-        for answer in control.ask(config.cache_dir, command, **arguments):
+        for answer in asking.ask(config.cache_dir, command, **arguments):
             if "error" in answer:
                 raise RemoteError(answer["error"], answer["exit_code"])
             if "result" in answer:
@@ -139,6 +156,8 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")

@@ -1,0 +1,86 @@
+"""Commands on a namespace that nobody has mounted, answered from its database. Imported only when needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gsfs import admin
+from gsfs.config import Config
+from gsfs.data.cache import ObjectCache
+from gsfs.data.segments import SegmentEvents, SegmentLog
+from gsfs.errors import Incomplete
+from gsfs.filesystem.core import BucketDefaults, Caller, Core
+from gsfs.filesystem.names import Names
+from gsfs.model import LocationId, ObjectState
+from gsfs.namespace.fsck import check
+from gsfs.namespace.store import Store, open_store
+
+
+def answer(config: Config, command: str, **arguments: Any) -> Any:
+    """What the daemon would answer to a ``bucket_`` command. Raises Incomplete after an unclean stop."""
+    locations = [spec.id for spec in config.location]
+    with _names(config) as (store, names):
+        return _BUCKET[command](store, names, locations, arguments)
+
+
+def _create(store: Store, names: Names, locations: list[str], a: dict[str, Any]) -> Any:
+    return admin.create_bucket(store, names, a["name"], a["settings"], locations, Caller(a["uid"], a["gid"]))
+
+
+def _list(store: Store, _names: Names, _locations: list[str], _a: dict[str, Any]) -> Any:
+    return admin.list_buckets(store)
+
+
+def _show(store: Store, _names: Names, _locations: list[str], a: dict[str, Any]) -> Any:
+    return admin.describe_bucket(admin.find_bucket(store, a["name"]), a["name"])
+
+
+def _set(store: Store, _names: Names, locations: list[str], a: dict[str, Any]) -> Any:
+    found = admin.find_bucket(store, a["name"])
+    return admin.apply_settings(store, found, a["name"], admin.check_settings(a["settings"], locations))
+
+
+def _remove(store: Store, names: Names, _locations: list[str], a: dict[str, Any]) -> Any:
+    admin.remove_bucket(store, names, a["name"])
+
+
+_BUCKET: dict[str, Callable[[Store, Names, list[str], dict[str, Any]], Any]] = {
+    "bucket_create": _create,
+    "bucket_list": _list,
+    "bucket_show": _show,
+    "bucket_set": _set,
+    "bucket_rm": _remove,
+}
+
+
+@contextmanager
+def _names(config: Config) -> Iterator[tuple[Store, Names]]:
+    """The namespace, as it was left by a clean stop."""
+    store = open_store(config.namespace.url)
+    if any(o.state is ObjectState.OPEN for o in store.objects.all()):
+        release(store)
+        raise Incomplete("the namespace was not stopped cleanly; mount it once, so that it is recovered")
+    try:
+        cache = ObjectCache(config.cache_dir, config.cache_bytes, config.min_free_bytes)
+        nothing = SegmentEvents(lambda _s: None, lambda _s: None, store.new_object)
+        log = SegmentLog(cache, config.segment_bytes, lambda: 0.0, nothing)
+        d = config.bucket_defaults
+        yield store, Names(Core(store, log, BucketDefaults(LocationId(d.home), d.durability, d.copies)))
+    finally:
+        store.close()
+
+
+def problems(config: Config) -> list[str]:
+    """What fsck finds. The namespace is left exactly as it was: after a crash the next mount needs its log."""
+    store = open_store(config.namespace.url)
+    try:
+        return check(store)
+    finally:
+        release(store)
+
+
+def release(store: Store) -> None:
+    """Close without writing anything."""
+    getattr(store.database, "abandon", store.database.close)()
