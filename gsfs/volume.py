@@ -246,11 +246,11 @@ class Volume:
                 self.segments.seal_all()
                 await self.committer.durable()
                 failpoints.hit("close.before-commit")
+                self.committer.close()
+                self.store.close()
             except BaseException:
                 self.abandon()
                 raise
-            self.committer.close()
-            self.store.close()
             self.cache.close()
             for location in self.locations.values():
                 await location.aclose()

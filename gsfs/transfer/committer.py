@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
@@ -274,26 +274,33 @@ class Committer:
 
     def _commit_data_first(self) -> None:
         """A commit that is durable as soon as it is seen, and says so: what is folded can never be rewound."""
-        targets = self._segments.unsynced()
-        _flush_files(targets)
-        self._note_synced(targets)
-        self._store.record_mark(NOT_TO_BE_REWOUND)
-        self.commit_now()
+        with self._data_first_mark():
+            self.commit_now()
         self._store.database.sync()
         mark = self._store.database.durable_mark()
         self._undurable = False
         if mark is not None:
             self._store.record_mark(mark)
 
-    def _fold_rest(self) -> None:
-        """What was done meanwhile is little: commit, flush and fold it at once, so that the log starts afresh."""
-        store = self._store
+    @contextmanager
+    def _data_first_mark(self) -> Iterator[None]:
+        """Flush all data; the commit made inside needs no rewinding, any later one does."""
         targets = self._segments.unsynced()
         _flush_files(targets)
         self._note_synced(targets)
-        store.record_mark(NOT_TO_BE_REWOUND)
-        store.write_out()
-        store.database.commit()
+        before = self._store.mark
+        self._store.record_mark(NOT_TO_BE_REWOUND)
+        try:
+            yield
+        finally:
+            self._store.record_mark(before)
+
+    def _fold_rest(self) -> None:
+        """What was done meanwhile is little: commit, flush and fold it at once, so that the log starts afresh."""
+        store = self._store
+        with self._data_first_mark():
+            store.write_out()
+            store.database.commit()
         try:
             store.database.sync()
             mark = store.database.durable_mark()
