@@ -355,6 +355,7 @@ def mount_options(volume: Volume, extra: Sequence[str]) -> set[str]:
 
 def start(volume: Volume, mountpoint: str, extra: Sequence[str] = ()) -> None:
     """Attach to the mount point. Raises RuntimeError when the kernel refuses."""
+    volume.core.keeps_access_times = not {"ro", "noatime"}.intersection(extra)
     pyfuse3.init(Operations(volume), mountpoint, mount_options(volume, extra))
 
 

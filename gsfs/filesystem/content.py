@@ -21,13 +21,14 @@ from gsfs.transfer.reader import ReadAhead, Reader
 class Handle:
     """One open file."""
 
-    __slots__ = ("ahead", "inode", "next_write", "reads", "streak", "writes")
+    __slots__ = ("ahead", "inode", "next_write", "reads", "streak", "tells_access", "writes")
 
     def __init__(self, inode: Inode, flags: int) -> None:
         access = flags & os.O_ACCMODE
         self.inode = inode
         self.reads = access in (os.O_RDONLY, os.O_RDWR)
         self.writes = access in (os.O_WRONLY, os.O_RDWR)
+        self.tells_access = not flags & os.O_NOATIME
         self.ahead = ReadAhead()
         self.next_write = 0  # where the last write ended
         self.streak = 0  # bytes written in a row
@@ -118,7 +119,8 @@ class Content:
         if handle is None:
             raise BadHandle(f"handle {number}: not open")
         data = await self._reader.read(handle.inode, handle.ahead, offset, length)
-        self._core.touch_access(handle.inode)
+        if handle.tells_access:
+            self._core.touch_access(handle.inode)
         return data
 
     async def write(self, number: int, offset: int, data: bytes) -> int:

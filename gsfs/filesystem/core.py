@@ -55,6 +55,8 @@ class Core:
         self.defaults = defaults
         self.reap_later: Callable[[Ino], None] = lambda _ino: None
         """Told of files without a name whose removal takes long."""
+        self.keeps_access_times = True
+        """False under ``noatime`` and ``ro``: the kernel leaves access times to the file system."""
 
     def now(self) -> int:
         return time.time_ns()
@@ -97,15 +99,15 @@ class Core:
 
     def touch_access(self, inode: Inode) -> None:
         """It was read: atime, by the rules of relatime."""
-        now = time.time_ns()
-        atime = inode.atime_ns
-        if atime <= inode.mtime_ns or atime <= inode.ctime_ns or now - atime >= DAY_NS:
-            inode.atime_ns = now
+        if self.access_time_is_stale(inode):
+            inode.atime_ns = time.time_ns()
             self.store.inodes.touch(inode)
             self.store.changed()
 
     def access_time_is_stale(self, inode: Inode) -> bool:
         """Whether the next read would change atime."""
+        if not self.keeps_access_times:
+            return False
         atime = inode.atime_ns
         return atime <= inode.mtime_ns or atime <= inode.ctime_ns or time.time_ns() - atime >= DAY_NS
 
