@@ -105,23 +105,22 @@ def simulate(
 
 def _replay(trace: Path, specs: list[str], world: World, assigner: Assigner) -> Result:
     """Simulate with a bar over the bytes of the file, on standard error."""
-    raw, rows = open_trace(trace)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[n]}"),
     )
-    with raw, Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with open_trace(trace) as opened, Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(trace.name, total=trace.stat().st_size, n="")
         done = 0
 
         def progress(requests: int) -> None:
             nonlocal done
             done += requests
-            bar.update(task, completed=raw.tell(), n=f"{done:,} requests")
+            bar.update(task, completed=opened.position(), n=f"{done:,} requests")
 
-        return run(rows, world, specs, assigner, trace=trace.name, progress=progress)
+        return run(opened.rows, world, specs, assigner, trace=trace.name, progress=progress)
 
 
 def _report(result: Result, csv_path: Path | None, html_path: Path | None, *, as_json: bool) -> None:

@@ -123,8 +123,20 @@ class By(enum.StrEnum):
 
 
 def total_usd(lines: Iterable[tuple[EntryKey, Count]], prices: PriceTable) -> Fraction:
-    """The exact price of all lines."""
-    return sum((usd_of(key, count, prices) for key, count in lines), Fraction(0))
+    """The exact price of all lines. Counts are added up before they are priced: fractions are slow, and exact."""
+    return sum((usd_of(key, count, prices) for _, key, count in _gather(lines, None)), Fraction(0))
+
+
+def _gather(lines: Iterable[tuple[EntryKey, Count]], by: By | None) -> Iterator[tuple[str, EntryKey, Count]]:
+    """Sums over time, by group and by what has one price."""
+    sums: dict[tuple[str, str, Kind, str], Count] = {}
+    for key, count in lines:
+        group = "" if by is None else group_of(key, by)
+        total = sums.setdefault((group, key.region, key.kind, key.dst), Count())
+        total.requests += count.requests
+        total.amount += count.amount
+    for (group, region, kind, dst), count in sums.items():
+        yield group, EntryKey(0, "", region, kind, dst), count
 
 
 def summarise(
@@ -132,8 +144,8 @@ def summarise(
 ) -> dict[str, dict[str, Fraction]]:
     """USD by group, and within it by part: ``storage``, ``egress``, ``requests``. Parts add up exactly."""
     groups: dict[str, dict[str, Fraction]] = {}
-    for key, count in lines:
-        parts = groups.setdefault(group_of(key, by), dict.fromkeys(PARTS, Fraction(0)))
+    for group, key, count in _gather(lines, by):
+        parts = groups.setdefault(group, dict.fromkeys(PARTS, Fraction(0)))
         parts[part_of(key.kind)] += usd_of(key, count, prices)
     return groups
 

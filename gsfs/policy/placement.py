@@ -93,12 +93,12 @@ def source_order(
     """All regions in the order in which a reader should ask them: free and local first, then cheapest, then fastest.
 
     Depends on prices and links only: computed once, not per read. Prices count per 16 MiB, so that a cheap GET
-    never outweighs dear egress.
+    never outweighs dear egress, and to two digits, so that a hair's breadth in price never outweighs an ocean.
     """
 
     def rank(src: str) -> tuple[bool, float, float, str]:
         cost = float(prices.egress_usd_per_gib(src, reader)) / 64 + float(prices.get_usd(src))
-        return (src != reader, cost, links.rtt_ms(src, reader), src)
+        return (src != reader, float(f"{cost:.1e}"), links.rtt_ms(src, reader), src)
 
     return tuple(sorted(regions, key=rank))
 

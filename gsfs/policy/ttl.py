@@ -15,6 +15,7 @@ from gsfs.policy.credit import ADMITTED, LEAN, LEAN_BELOW, SAFE, CreditAccount, 
 from gsfs.policy.histogram import (
     CONTEXTS,
     FIRST_READ,
+    HORIZON_SLOTS,
     SLOTS_PER_T_EVEN,
     GapHistogram,
     bin_of,
@@ -33,7 +34,7 @@ EWMA_WEIGHT = 0.5
 class Trail:
     """What is remembered of one object's reads in one region; a few columns beside the replica's row.
 
-    It outlives the replica, until T_even after the last read; then it may be forgotten (``forgettable``).
+    It outlives the replica, until about twice T_even after the last read; then it may be forgotten (``forgettable``).
     """
 
     last_read_s: float = -1.0
@@ -83,6 +84,10 @@ class RegionMemory:
             if self.histogram.outdated():
                 self.ttls.clear()
         self.next_slot_s = (self.histogram.slot + 1) * self.histogram.slot_s
+
+    def horizon_s(self, t_even_s: float) -> float:
+        """Gaps longer than this are as good as no read before: every account of the earlier one is closed."""
+        return max(2 * t_even_s, (HORIZON_SLOTS + 2) * self.histogram.slot_s)
 
     def best_ttl_s(self, context: int, t_even_s: float) -> float:
         """The TTL of least expected cost, at most T_even."""
@@ -263,6 +268,8 @@ class AdaptiveTtl:
         if now_s >= memory.next_slot_s:
             memory.advance(now_s)
         account = memory.account
+        if gap_s > memory.horizon_s(t_even_s):
+            trail.last_read_s, trail.rent_usd = -1.0, 0.0
         self._learn(memory, trail, gap_s, t_even_s, miss_usd)
         ttl_s = self._choose(memory, trail, miss_usd, hold_usd_per_s, t_even_s)
         if put_usd * 2 > miss_usd:
@@ -319,6 +326,9 @@ class AdaptiveTtl:
         return ttl_s
 
 
-def forgettable(trail: Trail, t_even_s: float, now_s: float) -> bool:
-    """Whether a trail carries nothing more: its replica has expired and T_even since the last read has passed."""
-    return now_s > trail.last_read_s + max(trail.ttl_s, t_even_s)
+def forgettable(memory: RegionMemory, trail: Trail, t_even_s: float, now_s: float) -> bool:
+    """Whether a trail carries nothing more: its replica has expired, and so has everything learned from it.
+
+    ``adaptive`` then decides as if there never had been a read; ``ewma`` starts its average anew.
+    """
+    return now_s - trail.last_read_s > max(trail.ttl_s, memory.horizon_s(t_even_s))

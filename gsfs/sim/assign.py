@@ -84,7 +84,7 @@ class Assigner:
             key = known(name)
             if key is None:
                 key = keys[name] = len(keys)
-            if where:
+            if where or self.assignment is None:
                 region = self._named(where)
             else:
                 region = (self.readers if op == GET else self.writers)[key % TABLE]
@@ -99,6 +99,5 @@ class Assigner:
         try:
             return self.names[region]
         except KeyError:
-            raise ConfigError(
-                f"the trace names region {region!r}, which is not among --regions {','.join(self.regions)}"
-            ) from None
+            got = f"names region {region!r}" if region else "has a request without a region"
+            raise ConfigError(f"the trace {got}; takes one of --regions {','.join(self.regions)}") from None

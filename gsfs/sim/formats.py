@@ -13,6 +13,7 @@ import io
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, cast
@@ -118,8 +119,29 @@ def detect(head: str, origin: str) -> str:
     )
 
 
-def open_trace(path: Path) -> tuple[IO[bytes], Iterator[Row]]:
-    """The file (whose position tells how far the reading is) and its requests; gzip is recognised by its content."""
+@dataclass(slots=True)
+class OpenTrace:
+    """A trace being read; a context manager."""
+
+    raw: IO[bytes]
+    text: IO[str]
+    """Kept here, because a text layer that is forgotten closes the file beneath it."""
+    rows: Iterator[Row]
+
+    def position(self) -> int:
+        """Bytes of the file read so far, compressed ones where it is compressed."""
+        return self.raw.tell()
+
+    def __enter__(self) -> OpenTrace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.text.close()
+        self.raw.close()
+
+
+def open_trace(path: Path) -> OpenTrace:
+    """Open a file and recognise its format; gzip is recognised by its content. Raises NotFoundError, ConfigError."""
     try:
         raw = path.open("rb")
     except OSError as e:
@@ -130,7 +152,7 @@ def open_trace(path: Path) -> tuple[IO[bytes], Iterator[Row]]:
     text = io.TextIOWrapper(cast("io.BufferedReader", stream), "utf-8", errors="replace")
     head = list(itertools.islice(text, 20))
     reader = READERS[detect("".join(head), str(path))]
-    return raw, reader(itertools.chain(head, text), str(path))
+    return OpenTrace(raw, text, reader(itertools.chain(head, text), str(path)))
 
 
 def write_ibm(rows: Iterable[Row], out: IO[str]) -> int:

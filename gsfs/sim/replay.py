@@ -211,7 +211,7 @@ class Replay:
                 if trail is None:
                     continue
                 t_even_s = self.world.edges[self._lasting(thing, region)][region].t_even_s(thing.size)
-                if forgettable(trail, t_even_s, self.now_s):
+                if forgettable(self.memories[region], trail, t_even_s, self.now_s):
                     self.meter.byte_s[region] += trail.ttl_s * thing.size
                     thing.trails[region] = None
 

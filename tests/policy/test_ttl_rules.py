@@ -310,10 +310,11 @@ def test_damaged_memory_is_refused(damage: Callable[[bytes], bytes]) -> None:
 
 
 def test_trail_is_forgotten_only_when_it_has_no_effect() -> None:
-    trail = Trail(last_read_s=100.0, ttl_s=50.0)
-    assert not forgettable(trail, 30.0, 150.0)
-    assert forgettable(trail, 30.0, 151.0)
-    assert not forgettable(trail, 80.0, 151.0)
+    memory = RegionMemory(32.0)
+    assert memory.horizon_s(100.0) == 200.0
+    assert not forgettable(memory, Trail(last_read_s=100.0, ttl_s=50.0), 100.0, 300.0)
+    assert forgettable(memory, Trail(last_read_s=100.0, ttl_s=50.0), 100.0, 301.0)
+    assert not forgettable(memory, Trail(last_read_s=100.0, ttl_s=500.0), 100.0, 301.0)
 
 
 @given(st.floats(1.0, FOREVER_S))
