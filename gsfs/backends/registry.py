@@ -7,6 +7,7 @@ from pathlib import Path
 from gsfs.backends.base import Backend
 from gsfs.backends.location import Location
 from gsfs.backends.prefix import PrefixedBackend
+from gsfs.backends.sdklogs import quiet_sdks
 from gsfs.backends.spec import LocationSpec
 from gsfs.errors import Misconfigured
 from gsfs.model import LocationId
@@ -37,6 +38,7 @@ def _bare_backend(spec: LocationSpec) -> Backend:
             from gsfs.backends.local import LocalBackend
 
             return LocalBackend(Path(spec.path))
+        quiet_sdks()
         if spec.kind == "s3":
             from gsfs.backends.s3 import S3Backend
 

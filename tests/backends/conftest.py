@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from gsfs.backends.base import Backend
 from gsfs.backends.prefix import PrefixedBackend
 from gsfs.backends.registry import open_backend
 from gsfs.backends.spec import LocationSpec
+from tests.backends import tables
 from tests.backends.joined import JOINED, REAL_ACCOUNTS, Joined, make_bucket, real_account_names
 from tests.support.fixtures import (  # noqa: F401  # fixtures are found by name
     azurite_server,
@@ -79,7 +79,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 _ABSENT = pytest.StashKey[list[str]]()
-_OUTCOMES: dict[str, dict[str, str]] = defaultdict(dict)
 
 
 def _parameters(item: pytest.Item) -> tuple[str, ...]:
@@ -88,28 +87,15 @@ def _parameters(item: pytest.Item) -> tuple[str, ...]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Gathers the cells of the conformance table."""
-    _file, _, test = report.nodeid.partition("test_contract.py::")
-    if not test or (report.when != "call" and report.passed):
-        return
-    name, _, rest = test.partition("[")
-    backend, _, _more = rest.rstrip("]").partition("-")
-    cell = {"passed": "yes", "skipped": "n/a"}.get(report.outcome, "NO")
-    before = _OUTCOMES[name].setdefault(backend, cell)
-    if "NO" not in (before, cell) and before != cell:
-        cell = "partly"
-    _OUTCOMES[name][backend] = "NO" if before == "NO" else cell
+    if report.when == "call" or not report.passed:
+        tables.note(report.nodeid, report.outcome)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for name in config.stash.get(_ABSENT, []):
         needs = ", ".join(sorted(real_account_names(name)))
         terminalreporter.write_line(f"deselected: {name}, a real account, because these are not set: {needs}")
-    columns = [name for name in [*JOINED, *REAL_ACCOUNTS] if any(name in row for row in _OUTCOMES.values())]
-    if len(columns) < 2:
-        return
-    terminalreporter.section("conformance (claim by backend)")
-    terminalreporter.write_line(f"{'':72}" + "".join(f"{column:>11}" for column in columns))
-    for claim, row in _OUTCOMES.items():
-        cells = "".join(f"{row.get(column, '-'):>11}" for column in columns)
-        terminalreporter.write_line(f"{claim.removeprefix('test_'):72}{cells}")
+    for title, lines in tables.drawn():
+        terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,16 @@ def test_s3_without_any_credentials_is_denied(
         backend.check()
 
 
+def test_s3_hides_a_session_token(seaweedfs_server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    make_bucket(s3(seaweedfs_server))
+    caplog.set_level(logging.DEBUG)
+    backend = open_backend(s3(seaweedfs_server, session_token=Secret("c2Vzc2lvbi10b2tlbg")))
+    with contextlib.suppress(BackendPermission):  # this server knows no such tokens
+        backend.check()
+    assert "c2Vzc2lvbi10b2tlbg" not in caplog.text
+    assert servers.SECRET_KEY not in caplog.text
+
+
 def test_s3_takes_its_credentials_from_the_sdks_own_chain(
     seaweedfs_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +173,9 @@ def test_azure_takes_a_connection_string(azurite_server: Server) -> None:
     assert backend.get_range("object", 0, len(DATA)) == DATA
 
 
-def test_azure_takes_a_shared_access_signature_and_hides_it(azurite_server: Server) -> None:
+def test_azure_takes_a_shared_access_signature_and_hides_it(
+    azurite_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
     make_bucket(locations.azure_spec("azure", azurite_server.url, BUCKET))
@@ -176,10 +190,12 @@ def test_azure_takes_a_shared_access_signature_and_hides_it(azurite_server: Serv
     spec = locations.azure_spec(
         "azure", azurite_server.url, BUCKET, account="", account_key=None, sas=Secret(sas)
     )
-    backend = AzureBackend(spec)
+    caplog.set_level(logging.DEBUG)
+    backend = open_backend(spec)
     backend.check()
     backend.put("object", SOURCE)
     assert backend.get_range("object", 0, len(DATA)) == DATA
+    assert sas[-20:] not in caplog.text
     assert backend.copy("object", "copy").size_bytes == len(DATA)
     backend.delete_many(["object", "copy"])
     spoiled = sas[:-8] + "AAAAAA%3D"
