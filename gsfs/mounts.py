@@ -72,6 +72,7 @@ def prepare(mountpoint: Path) -> Path:
     """Check a mount point before mounting; a dead mount left by a crash is let go first. Returns its real path."""
     try:
         status = os.stat(mountpoint)
+        os.statvfs(mountpoint)
     except FileNotFoundError:
         raise NotFoundError(
             f"{mountpoint}: no such directory; make it first (mkdir -p {mountpoint})"
@@ -130,9 +131,12 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
 
 
 def is_dead(entry: MountEntry) -> bool:
-    """Whether the process behind a mount is gone (a crash leaves such a mount behind)."""
+    """Whether the process behind a mount is gone (a crash leaves such a mount behind).
+
+    Asks for statvfs, which the kernel never answers from its caches.
+    """
     try:
-        os.stat(entry.mountpoint)
+        os.statvfs(entry.mountpoint)
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False

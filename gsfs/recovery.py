@@ -7,6 +7,7 @@ commit that was durable together with its data, which is a state the file system
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from gsfs.config import Config
 from gsfs.data.cache import ObjectCache, crc_of_file, sync_directory
-from gsfs.errors import Busy, Incomplete, PermissionRefused
+from gsfs.errors import Busy, Incomplete, NoSpace, PermissionRefused
 from gsfs.model import LocationId, ObjectState
 from gsfs.namespace import sqlite
 from gsfs.namespace.database import NOT_TO_BE_REWOUND
@@ -55,7 +56,8 @@ def cache_location(directory: Path) -> LocationId:
             sync_directory(directory)
         return LocationId(f"cache:{path.read_text().strip()}")
     except OSError as error:
-        raise PermissionRefused(f"cache.path {directory}: {error.strerror}") from None
+        kind = NoSpace if error.errno == errno.ENOSPC else PermissionRefused
+        raise kind(f"cache.path {directory}: {error.strerror}") from None
 
 
 def open_recovered(config: Config, *, allow_missing: bool = False) -> tuple[Store, ObjectCache, LocationId, Recovered]:

@@ -164,7 +164,8 @@ def _become_daemon(
         code = 0
     except (GsfsError, OSError) as error:
         known = explained(error, config.path) if isinstance(error, OSError) else error
-        logging.getLogger("gsfs").error("%s", known, exc_info=known is not error)
+        if logging.root.handlers:  # otherwise the log is what could not be opened
+            logging.getLogger("gsfs").error("%s", known, exc_info=known is not error)
         code = int(known.exit_code)
         tell(code, str(known))
     except BaseException as error:
@@ -198,6 +199,7 @@ def _configure_log(config: Config, *, foreground: bool) -> None:
         return
     path = Path(_log_file(config))
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         logging.basicConfig(
             level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", filename=path
         )

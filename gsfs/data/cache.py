@@ -15,7 +15,7 @@ from pathlib import Path
 
 import google_crc32c
 
-from gsfs.errors import Busy, PermissionRefused
+from gsfs.errors import NoSpace, PermissionRefused
 from gsfs.model import MIB, ObjectId
 
 BLOCK = MIB
@@ -87,7 +87,7 @@ class ObjectCache:
             probe.unlink()
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise Busy(f"cache.path {directory}: the disk is full") from None
+                raise NoSpace(f"cache.path {directory}: the disk is full") from None
             raise PermissionRefused(f"cache.path {directory}: cannot be written: {error.strerror}") from None
         self._load()
 
