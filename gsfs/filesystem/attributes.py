@@ -25,6 +25,8 @@ XATTR_SIZE_MAX = 65536
 XATTR_LIST_MAX = 65536
 PREFIXES = (b"user.", b"trusted.", b"security.")
 VIRTUAL_PREFIX = b"user.gsfs."
+TIME_MIN_NS, TIME_MAX_NS = -(2**63), 2**63 - 1
+"""Times that a 64-bit count of nanoseconds can tell: 1677-09-21 to 2262-04-11."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,9 @@ class Attributes:
         if changes.size is not None:
             inode.mtime_ns = now
         if changes.atime_ns is not None:
-            inode.atime_ns = changes.atime_ns
+            inode.atime_ns = _representable(changes.atime_ns)
         if changes.mtime_ns is not None:
-            inode.mtime_ns = changes.mtime_ns
+            inode.mtime_ns = _representable(changes.mtime_ns)
         self._core.touch_inode(inode, now)
         self._store.changed()
         return inode
@@ -187,6 +189,11 @@ class Attributes:
             raise NoAttribute(f"{name!r}: no such attribute")
         self._core.touch_inode(inode, self._core.now())
         self._store.changed()
+
+
+def _representable(time_ns: int) -> int:
+    """The nearest time that can be kept; Linux file systems clamp likewise (timestamp_truncate)."""
+    return min(max(time_ns, TIME_MIN_NS), TIME_MAX_NS)
 
 
 def _check_namespace(name: bytes) -> None:

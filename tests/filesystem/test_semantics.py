@@ -19,7 +19,7 @@ from gsfs.errors import (
     NotSupported,
 )
 from gsfs.filesystem import acl
-from gsfs.filesystem.attributes import Changes
+from gsfs.filesystem.attributes import TIME_MAX_NS, TIME_MIN_NS, Changes
 from gsfs.filesystem.core import Caller
 from gsfs.filesystem.directories import PAGE_FIRST, PAGE_NEXT
 from gsfs.filesystem.names import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
@@ -302,6 +302,19 @@ def test_what_was_cut_off_never_comes_back_when_the_file_grows_again(volume: Vol
     volume.attributes.setattr(ino, Changes(size=100), ROOT)
     volume.attributes.setattr(ino, Changes(size=10_000), ROOT)
     assert read_file(volume, ino) == b"a" * 100 + bytes(9_900)
+
+
+@pytest.mark.parametrize("seconds", [-(2**31), -1, 2**31, 2**32, 15_032_385_535, 2**60, -(2**60)])
+def test_times_out_of_range_are_the_nearest_that_can_be_kept(
+    volume: Volume, bucket: Ino, seconds: int
+) -> None:
+    """They once ended the daemon, at the commit."""
+    ino = write_file(volume, bucket, b"f", b"x")
+    time_ns = seconds * 10**9 + 7
+    volume.attributes.setattr(ino, Changes(atime_ns=time_ns, mtime_ns=time_ns), ROOT)
+    volume.store.commit()
+    kept = min(max(time_ns, TIME_MIN_NS), TIME_MAX_NS)
+    assert (volume.core.inode(ino).atime_ns, volume.core.inode(ino).mtime_ns) == (kept, kept)
 
 
 def test_creating_an_existing_name_is_refused(volume: Volume, bucket: Ino) -> None:
