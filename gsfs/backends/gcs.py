@@ -11,7 +11,7 @@ import datetime
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from google.api_core.exceptions import GoogleAPICallError
@@ -20,14 +20,21 @@ from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
 from gsfs.backends.base import BytesSource, Capabilities, ObjectInfo, Source
-from gsfs.backends.checksum import METADATA_KEY, from_base64, to_base64, to_hex
+from gsfs.backends.checksum import METADATA_KEY, crc32c, from_base64, to_base64, to_hex
 from gsfs.backends.gcsclient import Urls, make_session, upload_large
 from gsfs.backends.httperrors import broken_off, error_for, scrub
 from gsfs.backends.pagetoken import PageTokens
 from gsfs.backends.ranges import check_range, range_header
-from gsfs.backends.source import open_source, read_source
+from gsfs.backends.source import crc32c_of_source, open_source, read_source
 from gsfs.backends.spec import LocationSpec
-from gsfs.errors import BackendCorrupt, BackendError, BackendPermission, Misconfigured, ObjectNotFound
+from gsfs.errors import (
+    BackendCorrupt,
+    BackendError,
+    BackendPermission,
+    Misconfigured,
+    ObjectExists,
+    ObjectNotFound,
+)
 
 CAPABILITIES: Final = Capabilities(
     max_object_bytes=5 << 40,
@@ -41,7 +48,7 @@ CAPABILITIES: Final = Capabilities(
 
 SINGLE_PUT_BYTES: Final = 64 << 20
 """Larger objects go through a resumable upload, so that they need not be in memory."""
-_FIELDS: Final = "name,size,etag,updated,crc32c"
+_FIELDS: Final = "name,size,etag,updated,crc32c,generation"
 
 
 class GcsBackend:
@@ -66,16 +73,24 @@ class GcsBackend:
         }
         if self._spec.storage_class:
             facts["storageClass"] = self._spec.storage_class
+        small = isinstance(source, BytesSource) or source.size_bytes <= SINGLE_PUT_BYTES
+        data = read_source(source) if small else b""
+        if (crc32c(data) if small else crc32c_of_source(source)) != source.crc32c:
+            raise BackendCorrupt(f"{what}: the local bytes fail their CRC32C")
         try:
-            if isinstance(source, BytesSource) or source.size_bytes <= SINGLE_PUT_BYTES:
-                stored = _info(self._put_at_once(what, facts, read_source(source), if_absent))
+            if small:
+                answer = self._put_at_once(what, facts, data, if_absent)
             else:
-                stored = self._put_large(what, facts, source, if_absent)
+                answer = self._put_large(what, facts, source, if_absent)
         except ObjectNotFound:  # nothing but the bucket can be missing
             raise Misconfigured(f"{what}: there is no bucket {self._spec.bucket!r}") from None
+        stored = _info(answer)
         if (stored.size_bytes, stored.crc32c) != (source.size_bytes, source.crc32c):
-            # It is there, but it is not what was promised: nobody may find it.
-            self.delete_many((key,))
+            # It is there, but it is not what was promised: nobody may find it. Only this very generation is
+            # removed, because a later attempt may have succeeded meanwhile.
+            asked = {"ifGenerationMatch": str(answer["generation"])}
+            with suppress(ObjectNotFound, ObjectExists):
+                self._json(what, "DELETE", self._urls.object(key), asked)
             raise BackendCorrupt(f"{what}: the server stored {stored.size_bytes} bytes with another CRC32C")
         return stored
 
@@ -98,7 +113,10 @@ class GcsBackend:
         return check_range(what, body, offset, length, content_range, _hashed_crc32c(answer.headers))
 
     def head(self, key: str) -> ObjectInfo:
-        return _info(self._json(f"head {key}", "GET", self._urls.object(key), {"fields": _FIELDS}))
+        return _info(self._facts(key))
+
+    def _facts(self, key: str) -> Mapping[str, Any]:
+        return self._json(f"head {key}", "GET", self._urls.object(key), {"fields": _FIELDS})
 
     def delete_many(self, keys: Sequence[str]) -> None:
         for key in keys:
@@ -158,12 +176,14 @@ class GcsBackend:
         kind = f"multipart/related; boundary={boundary.decode()}"
         return self._json(what, "POST", self._urls.upload, asked, body, {"Content-Type": kind})
 
-    def _put_large(self, what: str, facts: dict[str, Any], source: Source, if_absent: bool) -> ObjectInfo:
+    def _put_large(
+        self, what: str, facts: dict[str, Any], source: Source, if_absent: bool
+    ) -> Mapping[str, Any]:
         if if_absent:
             facts["ifGenerationMatch"] = 0
         with self._translated(what), open_source(source) as stream:
             upload_large(self._spec, self._session, facts["name"], stream, source.size_bytes, facts)
-        return self.head(facts["name"])
+        return self._facts(facts["name"])
 
     def _one_page(
         self, prefix: str, token: str | None, offset: str, limit: int

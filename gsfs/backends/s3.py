@@ -68,8 +68,11 @@ class S3Backend:
                 answer, md5 = self._put_body(what, key, stream, source, if_absent)
         confirmed = from_base64(answer.get("ChecksumCRC32C"))
         if confirmed not in (None, source.crc32c) or not _tag_agrees(answer, md5):
-            # It is stored, but it is not what was promised: nobody may find it.
-            self.delete_many((key,))
+            # It is stored, but it is not what was promised. The next attempt replaces it, or must find the
+            # key free. (Without if_absent nothing is removed: a later attempt may have succeeded meanwhile,
+            # if the answer to this one was slow.)
+            if if_absent:
+                self.delete_many((key,))
             raise BackendCorrupt(f"{what}: the server reports another checksum (see put_checksum)")
         self._send_md5 = self._md5_for_good or (confirmed is None and self._md5_allowed)
         written_ns = 0  # PutObject does not say when

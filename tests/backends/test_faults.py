@@ -242,7 +242,7 @@ def test_damaged_uploads_are_never_stored(rig: tuple[FaultProxy, Backend, Backen
     proxy, through, past = rig
     proxy.inject(Fault.CORRUPT_UPLOAD, times=100_000, applies=lambda exchange: len(exchange.body) > 1000)
     with pytest.raises(BackendError):
-        trio.run(lambda: location_of(through).put("new", SOURCE, deadline_s=DEADLINE_S))
+        trio.run(lambda: location_of(through).put("new", SOURCE, if_absent=True, deadline_s=DEADLINE_S))
     proxy.calm()
     with pytest.raises(ObjectNotFound):
         past.head("new")
