@@ -39,7 +39,7 @@ def ask(
 
     Raises NotAnswering where no daemon listens, and NotResponding where one does but says nothing for ``silence_s``.
     """
-    sock = _connected(cache_dir)
+    sock = connected(cache_dir)
     with sock:
         sock.settimeout(silence_s)
         try:
@@ -55,7 +55,8 @@ def ask(
             raise NotAnswering(f"the daemon at {cache_dir / NAME} hung up: {error.strerror}") from None
 
 
-def _connected(cache_dir: Path) -> socket.socket:
+def connected(cache_dir: Path) -> socket.socket:
+    """A connection to the daemon. Raises NotAnswering, PermissionRefused."""
     try:
         name, directory = address(cache_dir)
     except PermissionError:

@@ -143,14 +143,18 @@ def test_a_dead_mount_left_by_a_kill_is_let_go_by_the_next_mount(mount: Mount) -
     (mount.bucket / "kept").write_text("kept")
     subprocess.run(["sync", mount.bucket / "kept"], check=True)
     os.kill(mount.pid, signal.SIGKILL)
-    eventually(lambda: mounts.is_dead(mounts.at(mount.root) or pytest.fail("the mount went away")), "it is dead")
+    eventually(
+        lambda: mounts.is_dead(mounts.at(mount.root) or pytest.fail("the mount went away")), "it is dead"
+    )
     assert_kept(mount)
     assert len([e for e in mounts.table() if e.mountpoint == mount.root]) == 1
 
 
 def test_umount_of_a_dead_mount_lets_go_of_it_and_says_so(mount: Mount) -> None:
     os.kill(mount.pid, signal.SIGKILL)
-    eventually(lambda: mounts.is_dead(mounts.at(mount.root) or pytest.fail("the mount went away")), "it is dead")
+    eventually(
+        lambda: mounts.is_dead(mounts.at(mount.root) or pytest.fail("the mount went away")), "it is dead"
+    )
     done = mount.run("umount", str(mount.root))
     assert "its daemon had ended before" in done.stdout
     assert mounts.at(mount.root) is None
@@ -251,7 +255,9 @@ def test_a_namespace_of_a_newer_version_is_refused_and_not_changed(mount: Mount)
 
     set_version(SCHEMA_VERSION + 1)
     refused = mount.run("mount", str(mount.config), str(mount.root), check=False)
-    assert_refused(refused, ExitCode.CORRUPT, f"schema {SCHEMA_VERSION + 1}", "upgrade gsfs", "nothing was changed")
+    assert_refused(
+        refused, ExitCode.CORRUPT, f"schema {SCHEMA_VERSION + 1}", "upgrade gsfs", "nothing was changed"
+    )
     set_version(SCHEMA_VERSION)
     assert_kept(mount)
 
@@ -309,7 +315,9 @@ def test_a_secret_is_in_no_output(mount: Mount) -> None:
         done = with_secret.run(*command, check=False)
         outputs.append(done.stdout + done.stderr)
     outputs.append(mount.log.read_text())
-    config.write_text(config.read_text().replace('secret_key = "${HUSH}"', f'secret_key = "{secret}"\nsekret = 1'))
+    config.write_text(
+        config.read_text().replace('secret_key = "${HUSH}"', f'secret_key = "{secret}"\nsekret = 1')
+    )
     outputs.append(mount.run("mount", str(config), str(mount.root), check=False).stderr)
     assert any("127.0.0.1:1" in text for text in outputs), "the location was never asked"
     for text in outputs:
@@ -326,7 +334,9 @@ def test_commands_on_a_directory_without_a_mount_say_so(gsfs: Run, tmp_path: Pat
 
 def test_status_of_a_namespace_that_is_not_mounted_is_unavailable(mount: Mount) -> None:
     unmounted(mount)
-    assert_refused(mount.run("status", str(mount.config), check=False), ExitCode.UNAVAILABLE, "no mount answers")
+    assert_refused(
+        mount.run("status", str(mount.config), check=False), ExitCode.UNAVAILABLE, "no mount answers"
+    )
 
 
 def test_umount_of_a_path_inside_names_the_mount_and_leaves_it(mount: Mount) -> None:
