@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import Any
@@ -14,10 +15,13 @@ from gsfs.filesystem.names import Names
 from gsfs.model import ROOT_INO, Durability, LocationId
 from gsfs.namespace.buckets import Bucket
 from gsfs.namespace.store import Store
+from gsfs.policy.bucket import BucketPolicy, check_regions, parse_policy
 from gsfs.volume import Volume
 
 Answer = dict[str, Any]
-SETTINGS = ("home", "durability", "copies", "quota_bytes", "quota_inodes")
+OWN_SETTINGS = ("home", "durability", "quota_bytes", "quota_inodes")
+POLICY_SETTINGS = ("placement", "ttl", "on_read", "budget", "budget_warn", "budget_action")
+SETTINGS = OWN_SETTINGS + POLICY_SETTINGS
 """What ``gsfs bucket set`` takes."""
 
 
@@ -51,7 +55,13 @@ def describe_bucket(bucket: Bucket, name: str) -> Answer:
         "quota_inodes": bucket.quota_inodes,
         "used_bytes": bucket.used_bytes,
         "used_inodes": bucket.used_inodes,
+        "policy": {k: v for k, v in policy_of(bucket).to_settings().items() if k in POLICY_SETTINGS},
     }
+
+
+def policy_of(bucket: Bucket) -> BucketPolicy:
+    """The bucket's parsed policy."""
+    return parse_policy({**json.loads(bucket.policy or "{}"), "home": str(bucket.home)})
 
 
 def list_buckets(store: Store) -> list[Answer]:
@@ -86,8 +96,12 @@ def check_settings(settings: dict[str, str], locations: list[str]) -> dict[str, 
             checked.update(_durability(value, len(locations)))
         elif key in ("quota_bytes", "quota_inodes"):
             checked[key] = None if value in ("", "none") else parse_size(value)
-        else:
+        elif key not in POLICY_SETTINGS:
             raise InvalidArgument(f"{key}: not a setting of a bucket; takes {', '.join(SETTINGS)}")
+    policy = {key: value for key, value in settings.items() if key in POLICY_SETTINGS}
+    if policy:
+        check_regions(parse_policy(policy), tuple(locations))
+        checked["policy"] = policy
     return checked
 
 
@@ -106,7 +120,16 @@ def _durability(value: str, most: int) -> dict[str, Any]:
 
 def apply_settings(store: Store, bucket: Bucket, name: str, checked: dict[str, Any]) -> Answer:
     for key, value in checked.items():
-        setattr(bucket, key, value)
+        if key == "policy":
+            merged = {**json.loads(bucket.policy or "{}"), **value}
+            if "ttl" in value and "on_read" not in value:
+                merged.pop("on_read", None)  # the rule says by itself whether a read leaves a replica
+            elif "on_read" in value and "ttl" not in value:
+                merged.pop("ttl", None)
+            parse_policy(merged)
+            bucket.policy = json.dumps(merged, sort_keys=True)
+        else:
+            setattr(bucket, key, value)
     bucket.changed = True
     store.changed()
     return describe_bucket(bucket, name)

@@ -64,7 +64,8 @@ class Mount(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[mount]"""
 
     region: str = ""
-    """Where this machine is, as in the price table (aws:us-east-1); empty: none of them."""
+    """Where this machine is, as in the price table (aws:us-east-1); empty: outside of every region, and every
+    object stays at its bucket's home. With a region, every location's id must have its prices."""
     allow_other: bool = True
     """Other users may use the mount (needs root or user_allow_other in /etc/fuse.conf)."""
     xattr: bool = True
@@ -102,6 +103,13 @@ class BucketSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     copies: int = 1
 
 
+class Policy(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[policy]"""
+
+    prices: str = ""
+    """CSV file whose rows replace those of the shipped price table (kind,region,dst,value)."""
+
+
 class Log(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[log]"""
 
@@ -120,6 +128,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bucket_defaults: BucketSettings
     mount: Mount = msgspec.field(default_factory=Mount)
     transfer: Transfer = msgspec.field(default_factory=Transfer)
+    policy: Policy = msgspec.field(default_factory=Policy)
     log: Log = msgspec.field(default_factory=Log)
     path: str = ""
     """The file it was read from; set by ``load``."""

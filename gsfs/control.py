@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ import trio
 
 from gsfs import admin
 from gsfs.asking import NAME, address
+from gsfs.commands import COMMANDS
 from gsfs.errors import ExitCode, GsfsError, Incomplete, NotAnswering
 from gsfs.filesystem.core import Caller
 from gsfs.model import ROOT_INO, Ino
@@ -54,6 +56,7 @@ class ControlServer:
             "bucket_rm": self._bucket_rm,
             "fsck": self._fsck,
             "gc": self._gc,
+            **{name: partial(command, daemon.volume) for name, command in COMMANDS.items()},
         }
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

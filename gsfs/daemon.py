@@ -17,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from gsfs import fuse, loop, mounts, notify
+from gsfs import answers, fuse, loop, mounts, notify
 from gsfs.config import Config, parse_size
 from gsfs.control import ControlServer
 from gsfs.errors import NotFoundError, PermissionRefused
@@ -49,6 +49,7 @@ def run(request: MountRequest, ready: Callable[[], None]) -> int:
     volume = Volume(request.config, allow_missing=request.allow_missing)
     if volume.recovered.rewound_bytes or volume.recovered.sealed:
         log.info("recovered after an unclean stop: %s", volume.recovered)
+    answers.install_xattrs(volume)
     loop.install()
     try:
         fuse.start(volume, str(request.mountpoint), request.options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-import errno as E
+import errno as codes
 
 
 class ExitCode(enum.IntEnum):
@@ -32,7 +32,7 @@ class ExitCode(enum.IntEnum):
 class GsfsError(Exception):
     """Base of every expected error. The message is one line: what, where, what is accepted."""
 
-    errno: int = E.EIO
+    errno: int = codes.EIO
     exit_code: ExitCode = ExitCode.INTERNAL
 
 
@@ -40,98 +40,98 @@ class GsfsError(Exception):
 
 
 class NoSuchEntry(GsfsError):
-    errno = E.ENOENT
+    errno = codes.ENOENT
     exit_code = ExitCode.NOT_FOUND
 
 
 class EntryExists(GsfsError):
-    errno = E.EEXIST
+    errno = codes.EEXIST
     exit_code = ExitCode.USAGE
 
 
 class NotADirectory(GsfsError):
-    errno = E.ENOTDIR
+    errno = codes.ENOTDIR
 
 
 class IsADirectory(GsfsError):
-    errno = E.EISDIR
+    errno = codes.EISDIR
 
 
 class NotEmpty(GsfsError):
-    errno = E.ENOTEMPTY
+    errno = codes.ENOTEMPTY
     exit_code = ExitCode.USAGE
 
 
 class NameTooLong(GsfsError):
-    errno = E.ENAMETOOLONG
+    errno = codes.ENAMETOOLONG
 
 
 class InvalidArgument(GsfsError):
-    errno = E.EINVAL
+    errno = codes.EINVAL
     exit_code = ExitCode.USAGE
 
 
 class NotPermitted(GsfsError):
-    errno = E.EPERM
+    errno = codes.EPERM
 
 
 class AccessDenied(GsfsError):
-    errno = E.EACCES
+    errno = codes.EACCES
 
 
 class CrossesBuckets(GsfsError):
-    errno = E.EXDEV
+    errno = codes.EXDEV
 
 
 class TooManyLinks(GsfsError):
-    errno = E.EMLINK
+    errno = codes.EMLINK
 
 
 class TooLarge(GsfsError):
-    errno = E.EFBIG
+    errno = codes.EFBIG
 
 
 class NoAttribute(GsfsError):
-    errno = E.ENODATA
+    errno = codes.ENODATA
 
 
 class ResultTooSmall(GsfsError):
-    errno = E.ERANGE
+    errno = codes.ERANGE
 
 
 class ArgumentTooBig(GsfsError):
-    errno = E.E2BIG
+    errno = codes.E2BIG
 
 
 class NotSupported(GsfsError):
-    errno = E.EOPNOTSUPP
+    errno = codes.EOPNOTSUPP
 
 
 class NoSpace(GsfsError):
-    errno = E.ENOSPC
+    errno = codes.ENOSPC
     exit_code = ExitCode.NO_SPACE
 
 
 class QuotaExceeded(GsfsError):
-    errno = E.EDQUOT
+    errno = codes.EDQUOT
 
 
 class BadHandle(GsfsError):
-    errno = E.EBADF
+    errno = codes.EBADF
 
 
 class Stale(GsfsError):
-    errno = E.ESTALE
+    errno = codes.ESTALE
 
 
 class ReadOnly(GsfsError):
-    errno = E.EROFS
+    errno = codes.EROFS
 
 
 class InputOutput(GsfsError):
     """Bytes that cannot be had within the deadline, or that fail their checksum everywhere."""
 
-    errno = E.EIO
+    errno = codes.EIO
 
 
 # --- start-up and command line
@@ -140,28 +140,28 @@ class InputOutput(GsfsError):
 class ConfigError(GsfsError):
     """A configuration that cannot be used: names the file, the key, what it got and what it takes."""
 
-    errno = E.EINVAL
+    errno = codes.EINVAL
     exit_code = ExitCode.USAGE
 
 
 class NotFoundError(GsfsError):
     """A thing the user named (namespace, bucket, location, path) does not exist."""
 
-    errno = E.ENOENT
+    errno = codes.ENOENT
     exit_code = ExitCode.NOT_FOUND
 
 
 class Busy(GsfsError):
     """Another process holds the namespace, the cache or the mount point."""
 
-    errno = E.EBUSY
+    errno = codes.EBUSY
     exit_code = ExitCode.BUSY
 
 
 class NotAnswering(GsfsError):
     """The daemon or the database does not answer."""
 
-    errno = E.EIO
+    errno = codes.EIO
     exit_code = ExitCode.UNAVAILABLE
 
 
@@ -192,7 +192,7 @@ class Incomplete(GsfsError):
 class PermissionRefused(GsfsError):
     """The machine refuses something gsfs needs (a directory, /dev/fuse)."""
 
-    errno = E.EACCES
+    errno = codes.EACCES
     exit_code = ExitCode.DENIED
 
 
@@ -202,7 +202,7 @@ class PermissionRefused(GsfsError):
 class BackendError(GsfsError):
     """Base of what a location can answer; ``retryable`` says whether trying again may help."""
 
-    errno = E.EIO
+    errno = codes.EIO
     exit_code = ExitCode.UNAVAILABLE
     retryable = False
 

@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import trio
@@ -18,6 +19,7 @@ from gsfs.backends.location import Location
 from gsfs.backends.registry import open_location
 from gsfs.config import Config
 from gsfs.data.segments import Segment, SegmentEvents, SegmentLog
+from gsfs.errors import BackendError
 from gsfs.filesystem.attributes import Attributes
 from gsfs.filesystem.content import Content
 from gsfs.filesystem.core import BucketDefaults, Core
@@ -25,19 +27,22 @@ from gsfs.filesystem.directories import Directories
 from gsfs.filesystem.names import Names
 from gsfs.filesystem.reaper import Reaper
 from gsfs.filesystem.rebucket import Rebucket
-from gsfs.errors import BackendError
 from gsfs.model import Ino, LocationId, ObjectId, ObjectState, ReplicaState
 from gsfs.namespace.objects import PhysicalObject, Replica
-from gsfs.namespace.store import give_back
 from gsfs.namespace.sqlite import SqliteDatabase
+from gsfs.namespace.store import give_back
+from gsfs.policy.prices import PriceTable, load_prices
 from gsfs.recovery import check_cache_lock, open_recovered
+from gsfs.transfer.accounts import Accounts
 from gsfs.transfer.committer import Committer
 from gsfs.transfer.compaction import Compaction
 from gsfs.transfer.downloads import Downloads
 from gsfs.transfer.garbage import Garbage
 from gsfs.transfer.pressure import Pressure
 from gsfs.transfer.reader import Reader
+from gsfs.transfer.replication import Replication, Wanted
 from gsfs.transfer.shipping import Shipping
+from gsfs.transfer.steward import Steward
 from gsfs.transfer.uploads import Uploads
 
 log = logging.getLogger(__name__)
@@ -94,16 +99,32 @@ class Volume:
             held=config.transfer.upload == "held",
         )
         self.cache.on_evict = self.uploads.release_local
+        self.accounts = Accounts(store, self.locations, config.mount.region)
+        self.steward = Steward(store, self.locations, config.mount.region, self._prices())
+        self.uploads.targets = self.steward.targets
         self.downloads = Downloads(
-            store.objects, self.cache, self.locations, config.mount.read_deadline_s, self.rank_sources
+            store.objects, self.cache, self.locations, config.mount.read_deadline_s, self.steward.rank
         )
+        self.downloads.on_read = self._on_read
         self.garbage = Garbage(store, self.cache, self.committer, self.uploads, self.locations)
+        self.replication = Replication(
+            store, self.cache, self.downloads, self.uploads, self.garbage, self.steward
+        )
         self.pressure = Pressure(self.cache, lambda: self.dirty_bytes, config.transfer.full_wait_s)
         self.pressure.hurry = self._hurry
         self.uploads.on_progress = self.pressure.progressed
         self.reader = Reader(store.extents, self.cache, self.downloads)
         self.shipping = self._make_shipping()
         self.compaction = Compaction(store, self.segments, self.committer, self.downloads, self.cache)
+
+    def _prices(self) -> PriceTable | None:
+        """The price table; every location and the mount's region must be in it as soon as there is a region."""
+        path = self.config.policy.prices
+        if not self.config.mount.region and not path:
+            return None
+        prices = load_prices(Path(path) if path else None)
+        prices.require({*map(str, self.locations), *filter(None, [self.config.mount.region])})
+        return prices
 
     def _make_shipping(self) -> Shipping | None:
         """An SQLite namespace is shipped; a PostgreSQL one has a machine of its own."""
@@ -165,10 +186,16 @@ class Volume:
             return Space(used + free, free, inodes, FREE_INODES)
         return Space(VIRTUAL_TOTAL_BYTES, max(0, VIRTUAL_TOTAL_BYTES - used), inodes, FREE_INODES)
 
-    def rank_sources(self, object_: PhysicalObject, replicas: Sequence[Replica]) -> Sequence[Replica]:
-        """Healthy locations first, in the order of the configuration."""
-        order = {id_: at for at, id_ in enumerate(self.locations)}
-        return sorted(replicas, key=lambda r: (self.locations[r.location].health.state != "ok", order[r.location]))
+    def _on_read(self, object_: PhysicalObject, replicas: Sequence[Replica]) -> None:
+        """Bytes are about to be asked of a location: the policy may want a replica nearer."""
+        decision = self.steward.on_read(object_, replicas)
+        if decision is None or decision.ttl_s <= 0 or self.steward.region not in self.locations:
+            return
+        here = LocationId(self.steward.region)
+        if decision.replicate:
+            self.replication.request(Wanted(object_.id, here, int(decision.expires_s * 1e9)))
+        else:
+            self.replication.renew(object_.id, here, decision.expires_s)
 
     # --- running
 
@@ -179,6 +206,8 @@ class Volume:
             nursery.start_soon(self.committer.run)
             nursery.start_soon(self.uploads.run, self.config.transfer.uploads_per_location)
             nursery.start_soon(self.garbage.run)
+            nursery.start_soon(self.accounts.run)
+            nursery.start_soon(self.replication.run)
             nursery.start_soon(self.reaper.run)
             nursery.start_soon(self.rebucket.run)
             nursery.start_soon(self.compaction.run)

@@ -29,7 +29,7 @@ def bucket() -> None:
 bucket.epilog = "Example: gsfs bucket create /mnt/demo/photos durability=remote"
 
 
-def _place(path: str, config: str | None) -> tuple[Config, str]:
+def place(path: str, config: str | None) -> tuple[Config, str]:
     """(configuration, bucket's name)."""
     if config is not None:
         return read_config(config), path
@@ -42,7 +42,7 @@ def _place(path: str, config: str | None) -> tuple[Config, str]:
     return read_config(entry.source), absolute.relative_to(entry.mountpoint).parts[0]
 
 
-def _parse(settings: tuple[str, ...]) -> dict[str, str]:
+def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
     parsed = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -71,9 +71,13 @@ def _either(config: Config, command: str, **arguments: Any) -> Any:
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("-c", "--config", help=CONFIG_HELP)
 def create(bucket: str, settings: tuple[str, ...], config: str | None) -> None:
-    """Make BUCKET. Settings: home, durability (writeback, local, remote, remote:N), quota_bytes, quota_inodes."""
-    cfg, name = _place(bucket, config)
-    parsed = _parse(settings)
+    """Make BUCKET.
+
+    Settings: home, durability (writeback, local, remote, remote:N), quota_bytes, quota_inodes; and with a
+    region in the configuration: placement, ttl, on_read, budget, budget_warn, budget_action (docs/policies.md).
+    """
+    cfg, name = place(bucket, config)
+    parsed = parse_settings(settings)
     _either(cfg, "bucket_create", name=name, settings=parsed, uid=os.geteuid(), gid=os.getegid())
     click.echo(f"bucket {name!r} created")
 
@@ -115,12 +119,12 @@ def _level(row: dict[str, Any]) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(bucket: str, config: str | None, as_json: bool) -> None:
     """Show one bucket's settings and usage."""
-    cfg, name = _place(bucket, config)
+    cfg, name = place(bucket, config)
     row = _either(cfg, "bucket_show", name=name)
     if as_json:
         print_json(row)
         return
-    for key, value in row.items():
+    for key, value in {**{k: v for k, v in row.items() if k != "policy"}, **row["policy"]}.items():
         console.print(
             f"{key:14}{human(value) if key.endswith('_bytes') else '-' if value is None else value}",
             highlight=False,
@@ -135,8 +139,8 @@ def show(bucket: str, config: str | None, as_json: bool) -> None:
 @click.option("-c", "--config", help=CONFIG_HELP)
 def set_(bucket: str, settings: tuple[str, ...], config: str | None) -> None:
     """Change settings of BUCKET; they hold from the next operation on."""
-    cfg, name = _place(bucket, config)
-    parsed = _parse(settings)
+    cfg, name = place(bucket, config)
+    parsed = parse_settings(settings)
     _either(cfg, "bucket_set", name=name, settings=parsed)
     click.echo(f"bucket {name!r} changed")
 
@@ -146,6 +150,6 @@ def set_(bucket: str, settings: tuple[str, ...], config: str | None) -> None:
 @click.option("-c", "--config", help=CONFIG_HELP)
 def rm(bucket: str, config: str | None) -> None:
     """Remove an empty BUCKET."""
-    cfg, name = _place(bucket, config)
+    cfg, name = place(bucket, config)
     _either(cfg, "bucket_rm", name=name)
     click.echo(f"bucket {name!r} removed")

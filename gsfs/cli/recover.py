@@ -22,8 +22,12 @@ SHOWN = 20
 
 @click.command(cls=Command, example="gsfs recover demo.toml")
 @click.argument("config", type=click.Path(dir_okay=False))
-@click.option("--from", "from_", metavar="LOCATION", help="Where the namespace was shipped. Default: as configured.")
-@click.option("--namespace-id", default="", help="Which one, where several file systems of this name share a location.")
+@click.option(
+    "--from", "from_", metavar="LOCATION", help="Where the namespace was shipped. Default: as configured."
+)
+@click.option(
+    "--namespace-id", default="", help="Which one, where several file systems of this name share a location."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def recover(config: str, from_: str | None, namespace_id: str, as_json: bool) -> None:
     """Bring the namespace that CONFIG describes back from the location it was shipped to.
@@ -36,19 +40,25 @@ def recover(config: str, from_: str | None, namespace_id: str, as_json: bool) ->
     if not isinstance(target, Path):
         raise ConfigError("namespace.url: recover is for SQLite; a PostgreSQL namespace is where it was")
     if target.exists():
-        raise EntryExists(f"namespace {target}: exists; nothing was changed (move it away to recover over it)")
+        raise EntryExists(
+            f"namespace {target}: exists; nothing was changed (move it away to recover over it)"
+        )
     generation = _fetch(settings, from_ or settings.ship_to, namespace_id, target)
     report = give_up_caches(settings.namespace.url, cache_location(settings.cache_dir))
     listing = settings.cache_dir / "recover.txt"
     settings.cache_dir.mkdir(parents=True, exist_ok=True)
-    listing.write_text("".join(f"{size}\t{path}\n" for path, size in report.missing), errors="surrogateescape")
+    listing.write_text(
+        "".join(f"{size}\t{path}\n" for path, size in report.missing), errors="surrogateescape"
+    )
     _tell(report, generation, listing, as_json)
 
 
 def _fetch(settings: Config, location_id: str, namespace_id: str, target: Path) -> Generation:
     spec = next((spec for spec in settings.location if spec.id == location_id), None)
     if spec is None:
-        raise NotFoundError(f"--from {location_id}: no such location; takes one of {', '.join(s.id for s in settings.location)}")
+        raise NotFoundError(
+            f"--from {location_id}: no such location; takes one of {', '.join(s.id for s in settings.location)}"
+        )
 
     async def main() -> Generation:
         location = open_location(spec)
@@ -57,7 +67,11 @@ def _fetch(settings: Config, location_id: str, namespace_id: str, target: Path) 
             with Progress(console=problems, transient=True) as bar:
                 task = bar.add_task("namespace", total=sum(generation.sizes))
                 await restore(
-                    location, settings.filesystem.name, generation, target, lambda done, total: bar.update(task, completed=done)
+                    location,
+                    settings.filesystem.name,
+                    generation,
+                    target,
+                    lambda done, total: bar.update(task, completed=done),
                 )
         finally:
             await location.aclose()
@@ -78,6 +92,8 @@ def _tell(report: Restored, generation: Generation, listing: Path, as_json: bool
     click.echo(f"recovered {report.files} inodes; mount it with: gsfs mount")
     if report.missing:
         total = sum(size for _, size in report.missing)
-        click.echo(f"{len(report.missing)} files have bytes that were never uploaded ({human(total)}), all in {listing}:")
+        click.echo(
+            f"{len(report.missing)} files have bytes that were never uploaded ({human(total)}), all in {listing}:"
+        )
         for path, size in report.missing[:SHOWN]:
             click.echo(f"  {human(size):>10}  {path}")

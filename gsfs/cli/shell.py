@@ -142,7 +142,7 @@ def ask_with_progress(config: Config, title: str, command: str, **arguments: Any
             if "result" in answer:
                 bar.update(task, total=most, completed=most)
                 return answer["result"]
-            left, waiting = answer["progress"]["left_bytes"], answer["progress"]["waiting"]
+            left, waiting = answer["progress"]["left_bytes"], answer["progress"].get("waiting", "")
             most = max(most, left)
             bar.update(task, total=most, completed=most - left)
             if waiting and waiting != told:

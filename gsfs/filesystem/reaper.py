@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import trio
+import trio.lowlevel
 
 from gsfs import failpoints
 from gsfs.filesystem.core import REAP_INLINE_EXTENTS, Core
 from gsfs.model import Ino
+
 
 class Reaper:
     """One for each mount."""
@@ -41,6 +43,6 @@ class Reaper:
             store.inodes.touch(inode)
             store.changed()
             failpoints.hit("reaper.piece")
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         if not inode.opens and not inode.deleted:
             self._core.bury(inode, is_orphan=True)

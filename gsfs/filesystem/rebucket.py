@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import trio
+import trio.lowlevel
 
 from gsfs.filesystem.core import Core
 from gsfs.filesystem.names import Names
@@ -41,6 +42,6 @@ class Rebucket:
                 after = bytes(name)
             if len(page) < PAGE:
                 break
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         store.rebucket_done(ino)
         store.changed()

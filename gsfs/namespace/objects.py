@@ -117,14 +117,41 @@ class ObjectTable:
         )
         self._replica_delete = compile_statement(database, delete(r).where(mine))
         self._in_state = compile_statement(
-            database, select(r).where((r.c.state == bindparam("s"))).order_by(r.c.object).limit(bindparam("most")).offset(literal_column("0"))
+            database, select(r).where(r.c.state == bindparam("s")).order_by(r.c.object).limit(bindparam("most")).offset(literal_column("0"))
         )
         self._at = compile_statement(
-            database, select(r).where((r.c.location == bindparam("l"))).order_by(r.c.object)
+            database, select(r).where(r.c.location == bindparam("l")).order_by(r.c.object)
         )
         self._forget_caches = compile_statement(
             database,
             delete(r).where(func.substr(r.c.location, literal_column("1"), literal_column("6")) == literal_column("'cache:'")),
+        )
+        self._expiry = compile_statement(database, update(r).values(expires_ns=bindparam("v_e")).where(mine))
+        self._due = compile_statement(
+            database,
+            select(r.c.object)
+            .where(r.c.expires_ns.is_not(None) & (r.c.expires_ns < bindparam("now")) & readable)
+            .group_by(r.c.object)
+            .order_by(r.c.object)
+            .limit(bindparam("most"))
+            .offset(literal_column("0")),
+        )
+        self._in_bucket = compile_statement(
+            database,
+            select(o)
+            .where((o.c.bucket == bindparam("b")) & (o.c.id > bindparam("after")))
+            .where((o.c.state == literal_column("'sealed'")) & (o.c.live > literal_column("0")))
+            .order_by(o.c.id)
+            .limit(bindparam("most"))
+            .offset(literal_column("0")),
+        )
+        self._stored = compile_statement(
+            database,
+            select(o.c.bucket, r.c.location, func.sum(o.c.size))
+            .select_from(r.join(o, o.c.id == r.c.object))
+            .where(readable)
+            .where(func.substr(r.c.location, literal_column("1"), literal_column("6")) != literal_column("'cache:'"))
+            .group_by(o.c.bucket, r.c.location),
         )
         self._tally = compile_statement(
             database,
@@ -256,6 +283,22 @@ class ObjectTable:
         row = self.get(object_)
         if row is not None and row.live + self._live.get(object_, 0) > 0:
             raise LastReplica(f"object {object_}: {location} holds its last replica")
+
+    def set_expiry(self, object_: int, location: LocationId, expires_ns: int | None) -> None:
+        """When the policy lets the replica go; None: never."""
+        self._expiry.run(expires_ns, object_, location)
+
+    def due(self, now_ns: int, most: int) -> list[ObjectId]:
+        """Objects that have a readable replica past its expiry."""
+        return [ObjectId(row[0]) for row in self._due.all(now_ns, most)]
+
+    def in_bucket(self, bucket: int, after: int, most: int) -> list[PhysicalObject]:
+        """Sealed objects of a bucket numbered above ``after``, in order: to walk them in pieces."""
+        return [_object(row) for row in self._in_bucket.all(bucket, after, most)]
+
+    def stored(self) -> list[tuple[int, str, int]]:
+        """(bucket, location, bytes) of everything a location keeps, caches left out."""
+        return [(int(row[0]), row[1], int(row[2])) for row in self._stored.all()]
 
     def forget_caches(self) -> None:
         """The disks of a lost machine are gone, and with them every replica in a cache: recovery only."""

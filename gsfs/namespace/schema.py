@@ -166,5 +166,41 @@ location = Table(
     comment="locations this namespace has ever stored bytes at",
 )
 
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("hour", BigInteger, primary_key=True, autoincrement=False, comment="hours since the Unix epoch"),
+    Column("bucket", String(32), primary_key=True, comment="ino of the bucket as text; empty: the namespace itself"),
+    Column("location", String(128), primary_key=True, comment="whose price applies"),
+    Column("kind", String(16), primary_key=True, comment="see policy.ledger.Kind"),
+    Column("dst", String(128), primary_key=True, comment="egress: where the bytes went; else empty"),
+    Column("requests", BigInteger, nullable=False, comment="how many requests"),
+    Column("amount", Text, nullable=False, comment="bytes; storage: byte-milliseconds; past 64 bits: text"),
+    comment="what was asked of locations and kept there, counted by the hour; priced when it is read",
+    sqlite_with_rowid=False,
+)
+
+memory = Table(
+    "memory",
+    metadata,
+    Column("bucket", BigInteger, primary_key=True, autoincrement=False, comment="ino of the bucket"),
+    Column("region", String(128), primary_key=True, comment="where the reads came from"),
+    Column("state", LargeBinary, nullable=False, comment="policy.ttl.RegionMemory, some kilobytes"),
+    comment="what the TTL rules have learned of the gaps between reads",
+    sqlite_with_rowid=False,
+)
+
+trail = Table(
+    "trail",
+    metadata,
+    Column("object", BigInteger, primary_key=True, autoincrement=False, comment="a physical object"),
+    Column("region", String(128), primary_key=True, comment="where it was read"),
+    Column("state", Text, nullable=False, comment="fields of policy.ttl.Trail, JSON"),
+    comment="the last read of an object in a region, kept while a TTL rule needs it",
+    sqlite_with_rowid=False,
+)
+
 Index("object_garbage", object_.c.bucket, sqlite_where=object_.c.live == 0, postgresql_where=object_.c.live == 0)
 Index("replica_state", replica.c.location, replica.c.state)
+Index("replica_expiry", replica.c.expires_ns, sqlite_where=replica.c.expires_ns.is_not(None),
+      postgresql_where=replica.c.expires_ns.is_not(None))

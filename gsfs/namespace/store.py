@@ -27,6 +27,7 @@ from gsfs.namespace.entries import EntryTable, SymlinkTable, XattrTable
 from gsfs.namespace.extents import ExtentTable
 from gsfs.namespace.inodes import Inode, InodeTable
 from gsfs.namespace.objects import ObjectTable
+from gsfs.namespace.policies import PolicyTable
 from gsfs.namespace.postgres import PostgresDatabase
 from gsfs.namespace.sqlite import SqliteDatabase
 
@@ -57,6 +58,7 @@ class Store:
         self.symlinks = SymlinkTable(database)
         self.xattrs = XattrTable(database)
         self.buckets = BucketTable(database)
+        self.policies = PolicyTable(database)
         self.before_commit: list[Callable[[], None]] = []
         self.dirty = False
         """Something was changed since the last commit."""

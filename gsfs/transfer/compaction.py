@@ -10,6 +10,7 @@ import logging
 import os
 
 import trio
+import trio.lowlevel
 
 from gsfs import failpoints
 from gsfs.data.cache import BLOCK, ObjectCache
@@ -66,7 +67,7 @@ class Compaction:
                 after = (ino, run.offset)
                 if run.object in local:
                     await self._copy(ino, run)
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         return self.copied_bytes - before
 
     def _is_local(self, id_: ObjectId) -> bool:

@@ -18,6 +18,7 @@ from gsfs.errors import BackendCorrupt, BackendError, InputOutput
 from gsfs.model import LocationId, ObjectId
 from gsfs.namespace.objects import ObjectTable, PhysicalObject, Replica
 from gsfs.namespace.replicas import READABLE
+from gsfs.transfer.accounts import pays
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ class Downloads:
         self._flights: dict[tuple[ObjectId, int], trio.Event] = {}
         self._known: LRUCache[ObjectId, PhysicalObject] = LRUCache(4096)
         self.fetched_bytes = 0
+        self.on_read: Callable[[PhysicalObject, Sequence[Replica]], None] = lambda _object, _replicas: None
+        """Told before bytes are asked of a location; may refuse by raising QuotaExceeded."""
 
     def describe(self, id_: ObjectId) -> PhysicalObject | None:
         """The object's row; sealed objects never change, so theirs are remembered (but for ``live``)."""
@@ -99,7 +102,8 @@ class Downloads:
         for key in keys:
             self._flights.setdefault(key, event)
         try:
-            await self._read_verified(object_, first, last)
+            with pays(object_.bucket):
+                await self._read_verified(object_, first, last)
         finally:
             for key in keys:
                 if self._flights.get(key) is event:
@@ -110,6 +114,7 @@ class Downloads:
         offset = first * BLOCK
         length = min((last + 1) * BLOCK, object_.size) - offset
         replicas = [r for r in self._objects.replicas(object_.id) if r.state in READABLE and r.location in self._locations]
+        self.on_read(object_, replicas)
         cause = "no replica is readable from here"
         for replica in self._rank(object_, replicas):
             try:

@@ -47,6 +47,10 @@ class Garbage:
         self._doomed: list[ObjectId] = []
         self.removed_objects = 0
 
+    def tombstones_left(self) -> None:
+        """Somebody made tombstones."""
+        self._tombstones = True
+
     async def run(self) -> None:
         """Collect now and then, until cancelled."""
         while True:

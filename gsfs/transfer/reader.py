@@ -11,7 +11,7 @@ import os
 import trio
 
 from gsfs.data.cache import BLOCK, ObjectCache, ObjectFile, mask
-from gsfs.errors import InputOutput
+from gsfs.errors import GsfsError, InputOutput
 from gsfs.model import MIB
 from gsfs.namespace.extents import ExtentTable
 from gsfs.namespace.inodes import Inode
@@ -188,7 +188,7 @@ class Reader:
     async def _prefetch(self, run: Run) -> None:
         try:
             await self._bring(run)
-        except (InputOutput, OSError):
+        except (GsfsError, OSError):
             pass  # whoever really reads it is told
         finally:
             self._ahead_tasks -= 1

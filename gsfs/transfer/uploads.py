@@ -22,6 +22,7 @@ from gsfs.model import Ino, LocationId, ObjectId, ObjectState, ReplicaState
 from gsfs.namespace.objects import PhysicalObject
 from gsfs.namespace.replicas import READABLE, Event
 from gsfs.namespace.store import Store
+from gsfs.transfer.accounts import pays
 from gsfs.transfer.committer import Committer
 
 log = logging.getLogger(__name__)
@@ -78,12 +79,8 @@ class Uploads:
         self.uploaded_bytes = 0
         self.uploaded_objects = 0
         self.on_progress: Callable[[], None] = lambda: None
-        self.targets: Callable[[Ino], Iterable[LocationId]] = self._home_only
-        """The locations at which a bucket's new objects are placed."""
-
-    def _home_only(self, bucket: Ino) -> Iterable[LocationId]:
-        row = self._store.buckets.get(bucket)
-        return [row.home] if row is not None else []
+        self.targets: Callable[[Ino], Iterable[LocationId]] = lambda _bucket: ()
+        """The locations at which a bucket's new objects are placed; the policy's word."""
 
     # --- what is to be uploaded
 
@@ -91,9 +88,10 @@ class Uploads:
         """A segment was sealed: write its intents. Runs within the operation that sealed it."""
         for location in self.targets(bucket):
             self._store.objects.add_replica(id_, location, ReplicaState.INTENT)
-            self._queue(id_, size, location)
+            self.queue(id_, size, location)
 
-    def _queue(self, id_: ObjectId, size: int, location: LocationId) -> None:
+    def queue(self, id_: ObjectId, size: int, location: LocationId) -> None:
+        """Its intent for the location is written: upload it."""
         if id_ not in self.pending:
             self.pending[id_] = size
             self.pending_bytes += size
@@ -114,7 +112,7 @@ class Uploads:
             object_ = self._store.objects.get(replica.object)
             if object_ is not None:
                 self._hold(object_.id)
-                self._queue(object_.id, object_.size, replica.location)
+                self.queue(object_.id, object_.size, replica.location)
 
         for object_ in self._store.objects.local_only():
             if object_.state is ObjectState.SEALED and object_.live and object_.id not in self.pending:
@@ -145,7 +143,8 @@ class Uploads:
             id_ = heapq.heappop(lane.waiting)
             lane.moving.add(id_)
             try:
-                done = await self._upload(id_, lane)
+                with pays(self._payer(id_)):
+                    done = await self._upload(id_, lane)
             except OSError as error:  # the local disk; the object stays where it is
                 log.error("upload of object %d: %s", id_, error)
                 done = False
@@ -157,6 +156,10 @@ class Uploads:
                 await trio.sleep(lane.pause_s)
             else:
                 lane.pause_s = 0.0
+
+    def _payer(self, id_: ObjectId) -> int:
+        object_ = self._store.objects.get(id_)
+        return object_.bucket if object_ is not None else 0
 
     async def _upload(self, id_: ObjectId, lane: Lane) -> bool:
         """One object to one location; False: try again later."""

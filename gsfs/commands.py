@@ -1,0 +1,68 @@
+"""What the daemon answers about policies and locations: one function for each command of the control socket.
+
+Owns nothing but the translation of arguments; the answers are made in ``answers``, ``planning`` and ``admin``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from gsfs import admin, answers, planning
+from gsfs.errors import InvalidArgument
+from gsfs.policy.bucket import BucketPolicy, parse_policy
+from gsfs.volume import Volume
+
+Tell = Callable[[dict[str, Any]], Awaitable[None]]
+Command = Callable[[Volume, dict[str, Any], Tell], Awaitable[Any]]
+
+
+async def where(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
+    """Replicas of a file's objects."""
+    return answers.where(volume, arguments["ino"])
+
+
+async def explain(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
+    """Why a file is where it is."""
+    return answers.explain(volume, arguments["ino"])
+
+
+async def cost(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
+    """What the ledger says."""
+    return answers.cost(volume, arguments["by"], arguments.get("forecast_days"), arguments.get("since_days", 31))
+
+
+async def plan(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
+    """What other settings of a bucket would move and cost; nothing changes."""
+    bucket = admin.find_bucket(volume.store, arguments["name"])
+    checked = admin.check_settings(arguments["settings"], list(map(str, volume.locations)))
+    return planning.show(volume, bucket, _policy_with(admin.policy_of(bucket), checked))
+
+
+async def apply(volume: Volume, arguments: dict[str, Any], tell: Tell) -> Any:
+    """Change a bucket's settings and bring what it holds in line."""
+    name = arguments["name"]
+    bucket = admin.find_bucket(volume.store, name)
+    answers.prices_of(volume)
+    checked = admin.check_settings(arguments["settings"], list(map(str, volume.locations)))
+    admin.apply_settings(volume.store, bucket, name, checked)
+    return await planning.apply(volume, bucket, tell)
+
+
+def _policy_with(policy: BucketPolicy, checked: dict[str, Any]) -> BucketPolicy:
+    """The policy with settings changed that are only asked about."""
+    others = [key for key in checked if key not in ("policy", "home")]
+    if others:
+        raise InvalidArgument(f"{others[0]}: moves nothing; set it with gsfs bucket set")
+    changed = parse_policy(checked.get("policy", {}), policy)
+    return replace(changed, home=str(checked["home"])) if "home" in checked else changed
+
+
+COMMANDS: dict[str, Command] = {
+    "where": where,
+    "explain": explain,
+    "cost": cost,
+    "plan": plan,
+    "apply": apply,
+}

@@ -1,0 +1,91 @@
+"""What the policies remember: the ledger, the memories of regions, the trails of objects. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from gsfs.namespace import schema
+from gsfs.namespace.database import Database, compile_statement
+
+
+class LedgerRow(NamedTuple):
+    """A line of the ledger, as stored."""
+
+    hour: int
+    bucket: str
+    location: str
+    kind: str
+    dst: str
+    requests: int
+    amount: int
+
+
+class PolicyTable:
+    """Rows of the three tables."""
+
+    def __init__(self, database: Database) -> None:
+        g, m, t = schema.ledger, schema.memory, schema.trail
+        line = (
+            (g.c.hour == bindparam("h")) & (g.c.bucket == bindparam("b")) & (g.c.location == bindparam("l"))
+            & (g.c.kind == bindparam("k")) & (g.c.dst == bindparam("d"))
+        )  # fmt: skip
+        self._line = compile_statement(database, select(g.c.requests, g.c.amount).where(line))
+        self._line_update = compile_statement(
+            database, update(g).values(requests=bindparam("v_r"), amount=bindparam("v_a")).where(line)
+        )
+        self._line_insert = compile_statement(database, insert(g))
+        self._lines = compile_statement(
+            database, select(g).where(g.c.hour >= bindparam("h")).order_by(g.c.hour, g.c.bucket, g.c.location)
+        )
+        region = (m.c.bucket == bindparam("b")) & (m.c.region == bindparam("r"))
+        self._memory = compile_statement(database, select(m.c.state).where(region))
+        self._memory_update = compile_statement(database, update(m).values(state=bindparam("v_s")).where(region))
+        self._memory_insert = compile_statement(database, insert(m))
+        one = (t.c.object == bindparam("o")) & (t.c.region == bindparam("r"))
+        self._trail = compile_statement(database, select(t.c.state).where(one))
+        self._trail_update = compile_statement(database, update(t).values(state=bindparam("v_s")).where(one))
+        self._trail_insert = compile_statement(database, insert(t))
+        self._trail_delete = compile_statement(database, delete(t).where(t.c.object == bindparam("o")))
+
+    # --- ledger
+
+    def add_lines(self, rows: Iterable[LedgerRow]) -> None:
+        """Add counts to their lines."""
+        for row in rows:
+            key = row[:5]
+            found = self._line.one(*key)
+            if found is None:
+                self._line_insert.run(*key, row.requests, str(row.amount))
+            else:
+                self._line_update.run(
+                    int(found[0]) + row.requests, str(int(found[1]) + row.amount), *key
+                )
+
+    def lines(self, since_hour: int = 0) -> list[LedgerRow]:
+        """Every line from that hour on."""
+        return [LedgerRow(int(r[0]), r[1], r[2], r[3], r[4], int(r[5]), int(r[6])) for r in self._lines.all(since_hour)]
+
+    # --- memories and trails
+
+    def memory(self, bucket: int, region: str) -> bytes | None:
+        row = self._memory.one(bucket, region)
+        return bytes(row[0]) if row else None
+
+    def set_memory(self, bucket: int, region: str, state: bytes) -> None:
+        if not self._memory_update.run(state, bucket, region):
+            self._memory_insert.run(bucket, region, state)
+
+    def trail(self, object_: int, region: str) -> str | None:
+        row = self._trail.one(object_, region)
+        return str(row[0]) if row else None
+
+    def set_trail(self, object_: int, region: str, state: str) -> None:
+        if not self._trail_update.run(state, object_, region):
+            self._trail_insert.run(object_, region, state)
+
+    def drop_trails(self, object_: int) -> None:
+        """The object is gone."""
+        self._trail_delete.run(object_)

@@ -1,0 +1,90 @@
+"""The ledger of a mount: counts every request where it is made, and every byte for as long as it is kept.
+
+Who pays is said by whoever causes a request (``pays``); retries pay like first tries, for they are billed.
+Nothing is priced here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+
+import trio
+
+from gsfs.backends.location import Location
+from gsfs.backends.request import RequestKind
+from gsfs.errors import BackendError
+from gsfs.model import LocationId
+from gsfs.namespace.policies import LedgerRow
+from gsfs.namespace.store import Store
+from gsfs.policy.ledger import Kind, Ledger
+
+_payer: ContextVar[str] = ContextVar("payer", default="")
+
+STORAGE_TICK_S = 60.0
+BILLED_AS = {
+    RequestKind.PUT: Kind.PUT,
+    RequestKind.COPY: Kind.PUT,
+    RequestKind.GET: Kind.GET,
+    RequestKind.HEAD: Kind.HEAD,
+    RequestKind.CHECK: Kind.HEAD,
+    RequestKind.LIST: Kind.LIST,
+    RequestKind.DELETE: Kind.DELETE,
+}
+
+
+@contextmanager
+def pays(bucket: int) -> Iterator[None]:
+    """Requests made within are this bucket's."""
+    token = _payer.set(str(bucket))
+    try:
+        yield
+    finally:
+        _payer.reset(token)
+
+
+class Accounts:
+    """One for each mount. ``region`` is where the mount runs; empty: outside of all of them."""
+
+    def __init__(self, store: Store, locations: dict[LocationId, Location], region: str) -> None:
+        self._store = store
+        self._region = region
+        self._ledger = Ledger()
+        self._counted_to_ms = int(time.time() * 1000)
+        for id_, location in locations.items():
+            location.on_request = partial(self._request, id_)
+        store.before_commit.append(self.write)
+
+    def _request(
+        self, location: str, kind: RequestKind, size_bytes: int, _seconds: float, _error: BackendError | None
+    ) -> None:
+        now_s, payer, billed = time.time(), _payer.get(), BILLED_AS[kind]
+        self._ledger.request(now_s, payer, location, billed, size_bytes=size_bytes, reader=self._region)
+        if billed is Kind.PUT and self._region:
+            self._ledger.egress(now_s, payer, self._region, location, size_bytes)
+        self._store.changed()
+
+    async def run(self) -> None:
+        """Count what is stored, until cancelled."""
+        while True:
+            await trio.sleep(STORAGE_TICK_S)
+            self.count_storage()
+
+    def count_storage(self) -> None:
+        """Byte-time since the last call, of what is stored now."""
+        now_ms = int(time.time() * 1000)
+        since_ms, self._counted_to_ms = self._counted_to_ms, now_ms
+        for bucket, location, size_bytes in self._store.objects.stored():
+            self._ledger.stored(str(bucket), location, size_bytes, since_ms, now_ms)
+            self._store.changed()
+
+    def write(self) -> None:
+        """Add what was counted to the namespace; part of each commit."""
+        if self._ledger.lines:
+            lines, self._ledger = self._ledger, Ledger()
+            self._store.policies.add_lines(
+                LedgerRow(k.hour, k.bucket, k.region, k.kind.value, k.dst, c.requests, c.amount) for k, c in lines
+            )

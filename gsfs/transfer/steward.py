@@ -1,0 +1,203 @@
+"""The policy engine's user in the mount: gathers the facts, asks ``policy``, remembers what it must.
+
+Owns no rule. Without a region of its own (``mount.region``) a mount keeps every object at its bucket's home.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from decimal import Decimal
+
+from cachetools import LRUCache, TTLCache
+
+from gsfs.backends.health import HealthState
+from gsfs.backends.location import Location
+from gsfs.errors import QuotaExceeded
+from gsfs.model import Ino, LocationId, ObjectId
+from gsfs.namespace.buckets import Bucket
+from gsfs.namespace.objects import PhysicalObject, Replica
+from gsfs.namespace.replicas import READABLE
+from gsfs.namespace.store import Store
+from gsfs.policy.bucket import BucketPolicy, parse_policy
+from gsfs.policy.decide import Edges, ReadDecision, ReplicaFacts, decide_read, new_memory
+from gsfs.policy.ledger import Count, EntryKey, Kind, to_decimal, total_usd
+from gsfs.policy.limits import Verdict, judge_budget
+from gsfs.policy.links import shipped_links
+from gsfs.policy.placement import decide_write, source_order
+from gsfs.policy.prices import SECONDS_PER_MONTH, PriceTable
+from gsfs.policy.ttl import RegionMemory, Trail
+
+log = logging.getLogger(__name__)
+
+READ_WINDOW_S = 30.0
+"""Blocks of one object fetched within this time are one read to the policies."""
+BUDGET_LOOK_S = 10.0
+MONTH_HOURS = SECONDS_PER_MONTH // 3600
+
+
+class Steward:
+    """One for each mount."""
+
+    def __init__(
+        self, store: Store, locations: dict[LocationId, Location], region: str, prices: PriceTable | None
+    ) -> None:
+        self._store = store
+        self._locations = locations
+        self.region = region
+        self.regions: tuple[str, ...] = tuple(locations)
+        self.prices = prices
+        self.edges = Edges(prices) if prices is not None else None
+        self.order: tuple[str, ...] = self.regions
+        if region and prices is not None:
+            self.order = source_order(region, self.regions, prices, shipped_links())
+        self._policies: dict[tuple[str, str], BucketPolicy] = {}
+        self._memories: dict[int, RegionMemory] = {}
+        self._changed_memories: set[int] = set()
+        self._recent: TTLCache[ObjectId, bool] = TTLCache(65_536, READ_WINDOW_S)
+        self._spent: TTLCache[int, Decimal] = TTLCache(1024, BUDGET_LOOK_S)
+        self._warned: LRUCache[int, bool] = LRUCache(1024)
+        store.before_commit.append(self._write)
+
+    # --- facts
+
+    def policy(self, bucket: Bucket) -> BucketPolicy:
+        """The bucket's policy, parsed once for each text."""
+        key = (bucket.policy, bucket.home)
+        found = self._policies.get(key)
+        if found is None:
+            settings = {**json.loads(bucket.policy or "{}"), "home": str(bucket.home)}
+            found = self._policies[key] = parse_policy(settings)
+        return found
+
+    def facts(self, replicas: Sequence[Replica]) -> list[ReplicaFacts]:
+        """Readable replicas at locations, as the policies see them."""
+        return [
+            ReplicaFacts(
+                r.location,
+                permanent=r.expires_ns is None,
+                expires_s=(r.expires_ns or 0) / 1e9,
+                created_s=r.since_ns / 1e9,
+            )
+            for r in replicas
+            if r.state in READABLE and r.location in self._locations
+        ]
+
+    def memory(self, bucket: int) -> RegionMemory:
+        """What the bucket remembers of reads in this mount's region."""
+        found = self._memories.get(bucket)
+        if found is None:
+            assert self.prices is not None
+            state = self._store.policies.memory(bucket, self.region)
+            found = RegionMemory.from_bytes(state) if state else new_memory(self.region, self.regions, self.prices)
+            self._memories[bucket] = found
+        return found
+
+    def trail(self, object_: ObjectId) -> Trail:
+        state = self._store.policies.trail(object_, self.region)
+        return Trail(**json.loads(state)) if state else Trail()
+
+    def _broken(self) -> set[str]:
+        return {id_ for id_, location in self._locations.items() if location.health.state is HealthState.DOWN}
+
+    # --- decisions
+
+    def targets(self, bucket_ino: Ino) -> list[LocationId]:
+        """Locations at which a new object of the bucket is placed for good; at least as many as it promises."""
+        bucket = self._store.buckets.get(bucket_ino)
+        if bucket is None:
+            return []
+        wanted = [str(bucket.home)]
+        if self.prices is not None and self.region:
+            policy, reads = self.policy(bucket), self.reads_per_month(bucket)
+            wanted = list(
+                decide_write(policy, self.region, self.regions, self.prices, reads_per_month=reads).permanent
+            )
+        more = [id_ for id_ in self.order if id_ not in wanted]
+        return [LocationId(id_) for id_ in wanted + more[: max(0, bucket.copies - len(wanted))]]
+
+    def reads_per_month(self, bucket: Bucket) -> dict[str, float]:
+        """Reads of one object of the bucket per month by region, from the ledger's last month."""
+        now_hour = int(time.time() // 3600)
+        lines = [r for r in self._store.policies.lines(now_hour - MONTH_HOURS) if r.bucket == str(bucket.ino)]
+        stored = max(bucket.used_bytes, 1)
+        reads: dict[str, float] = {}
+        for row in lines:
+            if row.kind == Kind.EGRESS and row.dst == self.region:
+                reads[row.dst] = reads.get(row.dst, 0.0) + row.amount / stored
+        return reads
+
+    def rank(self, _object: PhysicalObject, replicas: Sequence[Replica]) -> list[Replica]:
+        """Replicas in the order in which a read tries them: free and local, cheapest, fastest; broken ones last."""
+        broken, place = self._broken(), {id_: at for at, id_ in enumerate(self.order)}
+        return sorted(replicas, key=lambda r: (r.location in broken, place.get(r.location, len(place))))
+
+    def on_read(self, object_: PhysicalObject, replicas: Sequence[Replica]) -> ReadDecision | None:
+        """A read of the object that the cache cannot serve. Raises QuotaExceeded when a budget forbids it.
+
+        The decision says whether a replica is wanted in this region; None: nothing to decide.
+        """
+        bucket = self._store.buckets.get(object_.bucket)
+        if self.edges is None or not self.region or bucket is None or object_.id in self._recent:
+            return None
+        self._recent[object_.id] = True
+        policy, now_s = self.policy(bucket), time.time()
+        trail, memory = self.trail(object_.id), self.memory(object_.bucket)
+        decision = decide_read(
+            policy, self.region, now_s, object_.size, self.facts(replicas),
+            order=self.order, edges=self.edges, trail=trail, memory=memory, broken=self._broken(),
+        )  # fmt: skip
+        if decision is None:
+            return None
+        self._judge(bucket, policy, decision)
+        self._store.policies.set_trail(object_.id, self.region, json.dumps(asdict(trail)))
+        self._changed_memories.add(object_.bucket)
+        self._store.changed()
+        return decision
+
+    def _judge(self, bucket: Bucket, policy: BucketPolicy, decision: ReadDecision) -> None:
+        """Warn once, or refuse, when the bucket's budget is (nearly) spent."""
+        if policy.budget_usd_per_month is None:
+            return
+        leaves = decision.source != self.region
+        name = self._name(bucket)
+        judgement = judge_budget(name, policy, self.spent_usd(bucket), leaves, Decimal(decision.read_usd))
+        if judgement.verdict is Verdict.REFUSE:
+            self._recent.clear()
+            log.warning("%s", judgement.message)
+            raise QuotaExceeded(judgement.message)
+        if judgement.verdict is Verdict.WARN and bucket.ino not in self._warned:
+            self._warned[bucket.ino] = True
+            log.warning("%s", judgement.message)
+
+    def _name(self, bucket: Bucket) -> str:
+        name = self._store.entries.name_of(1, bucket.ino)
+        return name.decode(errors="replace") if name else str(bucket.ino)
+
+    def spent_usd(self, bucket: Bucket) -> Decimal:
+        """What the bucket has cost since the month began."""
+        known: Decimal | None = self._spent.get(bucket.ino)
+        if known is None:
+            now = time.gmtime()
+            month_began = int(time.time() // 3600) - (now.tm_mday - 1) * 24 - now.tm_hour
+            known = self._spent[bucket.ino] = self.cost_of(bucket.ino, month_began)
+        return known
+
+    def cost_of(self, bucket: int, since_hour: int) -> Decimal:
+        """USD of one bucket's ledger lines."""
+        assert self.prices is not None
+        lines = [
+            (EntryKey(r.hour, r.bucket, r.location, Kind(r.kind), r.dst), Count(r.requests, r.amount))
+            for r in self._store.policies.lines(since_hour)
+            if r.bucket == str(bucket)
+        ]
+        return to_decimal(total_usd(lines, self.prices))
+
+    def _write(self) -> None:
+        """Memories that have learned something; part of each commit."""
+        for bucket in self._changed_memories:
+            self._store.policies.set_memory(bucket, self.region, self._memories[bucket].to_bytes())
+        self._changed_memories.clear()
