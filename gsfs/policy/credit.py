@@ -35,9 +35,9 @@ class Choice(enum.IntEnum):
     """Who chose the TTL of an interval."""
 
     SAFE = 0
-    """The safe rule, or T_even: needs no reserve."""
+    """The safe rule: needs no reserve."""
     ADMITTED = 1
-    """The histogram, within the spare."""
+    """The histogram, within the spare; or T_even, whose loss is bounded by the spare of its own optimum."""
     LEAN = 2
     """The lean rule."""
 

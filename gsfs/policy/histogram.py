@@ -33,8 +33,8 @@ HORIZON_SLOTS = 2 * SLOTS_PER_T_EVEN
 """After two (reference) T_even an open interval counts as never read again."""
 DECAY_PER_SLOT = 0.5 ** (1 / (4 * SLOTS_PER_T_EVEN))
 """Evidence halves every four T_even: habits change."""
-LEARN_SHARE, LEARN_SLOTS = 16, 4
-"""TTLs are computed anew after a sixteenth more intervals, or an eighth of T_even; looked at once per slot."""
+LEARN_SHARE, LEARN_SLOTS = 8, 8
+"""TTLs are computed anew after an eighth more intervals, or a quarter of T_even; looked at once per slot."""
 BLEND = 16.0
 """How many intervals the wider experience (all contexts, or the prior) weighs against a context's own."""
 PRIOR_SHARE, PRIOR_SHAPE = 0.7, 0.3

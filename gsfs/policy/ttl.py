@@ -299,17 +299,20 @@ class AdaptiveTtl:
         self, memory: RegionMemory, trail: Trail, miss_usd: float, hold_usd_per_s: float, t_even_s: float
     ) -> float:
         account = memory.account
-        trail.choice = SAFE
+        trail.choice = ADMITTED
         if not account.within_bound():
             return t_even_s
         ttl_s = memory.best_ttl_s(trail.context, t_even_s)
         loss_usd = loss_at_worst(miss_usd, ttl_s * hold_usd_per_s)
         if account.admits(loss_usd):
-            trail.choice = ADMITTED
             return ttl_s
-        if ttl_s <= LEAN_BELOW * t_even_s and account.towers(loss_usd):
-            trail.choice = LEAN
-            return account.draw_lean() * t_even_s
+        if account.towers(loss_usd):
+            if trail.context == FIRST_READ and ttl_s <= LEAN_BELOW * t_even_s:
+                trail.choice = LEAN
+                return account.draw_lean() * t_even_s
+            if account.admits(loss_at_worst(miss_usd, miss_usd)):
+                return t_even_s
+        trail.choice = SAFE
         return account.draw() * t_even_s
 
     def _when_paid_for(

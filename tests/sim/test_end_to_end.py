@@ -27,7 +27,7 @@ SETTINGS = [
 ]
 
 
-def live(settings: dict[str, str], world: World, days: int = 120) -> EmulatedBucket:
+def live(settings: dict[str, str], world: World, days: int = 60) -> EmulatedBucket:
     """Writes, reads and deletes for ``days`` of virtual time."""
     chance, bucket = random.Random(7), EmulatedBucket(parse_policy(settings), world)
     alive: list[int] = []
@@ -78,7 +78,7 @@ def test_ledger_total_equals_what_the_locations_counted(settings: dict[str, str]
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "/".join(s.values()))
 def test_replica_table_and_locations_agree_at_the_end(settings: dict[str, str]) -> None:
-    bucket = live(settings, make_world(REGIONS), days=60)
+    bucket = live(settings, make_world(REGIONS), days=40)
     for region, location in bucket.locations.items():
         assert set(location.objects) == {key for key, have in bucket.replicas.items() if region in have}
 
