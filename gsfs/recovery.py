@@ -104,7 +104,9 @@ def _redo(store: Store, cache: ObjectCache) -> None:
         touched.add(id_)
     for id_ in touched:
         if (written := cache.get(id_)) is not None:
-            os.fdatasync(written.fd)
+            cache.look_again(written)
+            written.is_new = True
+            written.sync()
 
 
 def _drop_redo(store: Store) -> None:

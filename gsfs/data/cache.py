@@ -232,6 +232,13 @@ class ObjectCache:
         file.verified |= 1 << block
         return file
 
+    def look_again(self, file: ObjectFile) -> None:
+        """Its bytes were written past this cache: find out anew which blocks are there, and what they take."""
+        status = os.fstat(file.fd)
+        self.take(file, min(status.st_blocks * 512, status.st_size) - file.bytes)
+        file.present = _blocks_with_data(file.fd)
+        file.verified = 0
+
     def drop_block(self, file: ObjectFile, block: int) -> None:
         """A block that failed its checksum: as if it were not there."""
         if file.present >> block & 1:
