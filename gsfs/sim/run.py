@@ -110,24 +110,23 @@ def simulate(
         bound.feed(batch)
         requests += len(batch)
         progress(len(batch))
-    days = yardstick.now_s / 86_400
-    optimum_usd, bound_usd = yardstick.finish(), bound.finish()
+    days, yardsticks = yardstick.now_s / 86_400, (yardstick.finish(), bound.finish())
     outcomes = tuple(
-        _outcome(spec, replay.finish(), world, (optimum_usd, bound_usd), requests / spent if spent else 0.0)
+        _outcome(spec, replay.finish(), world, yardsticks, requests / spent if spent else 0.0)
         for spec, replay, spent in zip(specs, replays, seconds, strict=True)
     )
     return Result(
-        trace,
-        world.regions,
-        assigner.assignment.value if assigner.assignment else "as recorded",
-        assigner.time_scale,
-        requests,
-        len(assigner.keys),
-        days,
-        optimum_usd,
-        bound_usd,
-        yardstick.fixed_usd,
-        outcomes,
+        trace=trace,
+        regions=world.regions,
+        assignment=assigner.assignment.value if assigner.assignment else "as recorded",
+        time_scale=assigner.time_scale,
+        requests=requests,
+        objects=len(assigner.keys),
+        days=days,
+        optimum_usd=yardsticks[0],
+        bound_usd=yardsticks[1],
+        optimum_fixed_usd=yardstick.fixed_usd,
+        outcomes=outcomes,
     )
 
 
