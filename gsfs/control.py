@@ -89,25 +89,24 @@ class ControlServer:
         async def tell(progress: dict[str, Any]) -> None:
             await _send(stream, {"progress": progress})
 
-        request = json.loads(line)
-        command = self._commands.get(request.get("command"))
+        request: Any = None
         try:
+            request = json.loads(line)
+            command = self._commands.get(request["command"])
             if command is None:
                 raise NotAnswering(
-                    f"the daemon does not know {request.get('command')!r}; it is of another version"
+                    f"the daemon does not know {request['command']!r}; it is of another version"
                 )
-            answer: dict[str, Any] = {"result": await command(request.get("arguments", {}), tell)}
+            answer = _encoded({"result": await command(request.get("arguments", {}), tell)})
         except GsfsError as error:
-            answer = {"error": str(error), "exit_code": int(error.exit_code)}
+            answer = _encoded({"error": str(error), "exit_code": int(error.exit_code)})
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise
         except Exception as error:
-            log.exception("control: %s failed", request.get("command"))
-            answer = {
-                "error": f"{type(error).__name__}: {error}; see the daemon's log",
-                "exit_code": int(ExitCode.INTERNAL),
-            }
-        await _send(stream, answer)
+            log.exception("control: %r failed", request)
+            text = f"{type(error).__name__}: {error}; see the daemon's log"
+            answer = _encoded({"error": text, "exit_code": int(ExitCode.INTERNAL)})
+        await stream.send_all(answer)
 
     # --- commands
 
@@ -223,4 +222,8 @@ async def _read_line(stream: trio.SocketStream) -> bytes:
 
 
 async def _send(stream: trio.SocketStream, message: dict[str, Any]) -> None:
-    await stream.send_all(json.dumps(message).encode() + b"\n")
+    await stream.send_all(_encoded(message))
+
+
+def _encoded(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"

@@ -57,7 +57,19 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def uploaded_bytes(mount: Mount) -> int:
-    return sum(path.stat().st_size for path in (mount.home / "store").rglob("*") if path.is_file())
+    """Of files; the copies of the namespace that are shipped beside them do not count."""
+    store = mount.home / "store"
+    return sum(
+        p.stat().st_size for p in store.rglob("*") if p.is_file() and p.relative_to(store).parts[0] != "meta"
+    )
+
+
+def has_ended(pid: int) -> bool:
+    """Ended, though its parent may not have asked for its exit code yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 def content(size: int) -> bytes:
@@ -199,7 +211,7 @@ def test_umount_that_was_refused_leaves_the_drain_on(make_mount: MakeMount) -> N
         assert_refused(refused, ExitCode.BUSY, "busy")
     pid = mount.pid
     mounts.unmount(mount.root)
-    eventually(lambda: not Path(f"/proc/{pid}/cmdline").exists(), "the daemon has ended")
+    eventually(lambda: has_ended(pid), "the daemon has ended")
     assert uploaded_bytes(mount) == MIB
 
 
@@ -219,7 +231,7 @@ def test_umount_returns_when_everything_is_uploaded_and_the_daemon_has_ended(mak
     (mount.bucket / "file").write_bytes(content(3 * MIB))
     pid = mount.pid
     mount.unmount()
-    assert not Path(f"/proc/{pid}").exists()
+    assert has_ended(pid)
     assert uploaded_bytes(mount) == 3 * MIB
 
 
@@ -266,7 +278,7 @@ def test_a_mount_without_its_control_socket_can_be_unmounted(make_mount: MakeMou
     (mount.home / "cache" / asking.NAME).unlink()
     done = mount.run("umount", str(mount.root))
     assert "unmounting without it" in done.stderr
-    eventually(lambda: not Path(f"/proc/{pid}/cmdline").exists(), "the daemon has ended")
+    eventually(lambda: has_ended(pid), "the daemon has ended")
     assert uploaded_bytes(mount) == MIB
 
 
@@ -280,7 +292,7 @@ def test_a_client_that_goes_away_in_the_middle_does_not_end_the_daemon(make_moun
     answers = asking.ask(load(mount.config, {}).cache_dir, "flush", ino=1)
     assert "progress" in next(answers)
     answers.close()
-    eventually(lambda: "hung" if mount.status()["pid"] else "", "the daemon answers")
+    assert mount.status()["dirty_bytes"] >= 0, "the daemon answers"
     (mount.bucket / "after").write_text("after")
     assert (mount.bucket / "after").read_text() == "after"
 
