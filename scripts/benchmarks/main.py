@@ -23,8 +23,8 @@ DEFAULT = "ext4,null,gsfs"
 Say = Callable[[str], None]
 EPILOG = """\
 The columns are medians over the rounds (with --best, the fastest); the targets take turns at each workload.
-Needs root (kernel caches are dropped) and /dev/fuse. "ext4" is a plain directory below --dir, whatever file system that is on: put --dir on
-the disk to compare with. Exit code 1 when a limit is exceeded.
+Needs root (kernel caches are dropped) and /dev/fuse. "ext4" is a plain directory below --dir, whatever file
+system that is on: put --dir on the disk to compare with. Exit code 1 when a limit is exceeded.
 
 example:
   sudo scripts/bench --rounds 3 --markdown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -157,11 +158,10 @@ def append_fsync(session: Session) -> float:
     block = os.urandom(4096)
 
     def work() -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        for _ in range(APPENDS):
-            os.write(descriptor, block)
-            os.fsync(descriptor)
-        os.close(descriptor)
+        with path.open("ab", buffering=0) as journal:
+            for _ in range(APPENDS):
+                journal.write(block)
+                os.fsync(journal.fileno())
 
     measure.quiesce(session.inputs.archive.parent)
     seconds = measure.wall_s(work)
@@ -171,7 +171,13 @@ def append_fsync(session: Session) -> float:
 
 def sqlite_transactions(session: Session) -> float:
     path = session.target.work / "app.db"
-    database = sqlite3.connect(path, isolation_level=None)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        seconds = _run_transactions(database, session)
+    path.unlink()
+    return seconds
+
+
+def _run_transactions(database: sqlite3.Connection, session: Session) -> float:
     database.execute("create table log (id integer primary key, line text)")
 
     def work() -> None:
@@ -181,10 +187,7 @@ def sqlite_transactions(session: Session) -> float:
             database.execute("commit")
 
     measure.quiesce(session.inputs.archive.parent)
-    seconds = measure.wall_s(work)
-    database.close()
-    path.unlink()
-    return seconds
+    return measure.wall_s(work)
 
 
 def _cpu_us(session: Session, operations: int, work: Callable[[], None]) -> float:
