@@ -652,3 +652,28 @@ def test_statfs_tells_name_length_space_and_inodes(place: Path) -> None:
     assert status.f_namemax == 255
     assert 0 < status.f_bavail <= status.f_blocks
     assert 0 < status.f_ffree <= status.f_files
+
+
+# --- deviations that have no better place
+
+
+def test_ioctls_are_refused(place: Path) -> None:
+    Path("f").touch()
+    get_flags, fiemap, clone = 0x80086601, 0xC020660B, 0x40049409
+    with open("f", "r+b") as file:
+        assert error_of(fcntl.ioctl, file, get_flags, bytes(8)) == errno.ENOTTY
+        assert error_of(fcntl.ioctl, file, fiemap, bytes(32)) == errno.EOPNOTSUPP
+        assert error_of(fcntl.ioctl, file, clone, file.fileno()) in (errno.EOPNOTSUPP, errno.EINVAL)
+
+
+def test_both_flags_at_once_create(place: Path) -> None:
+    Path("f").touch()
+    os.setxattr("f", "user.a", b"1", os.XATTR_CREATE | os.XATTR_REPLACE)
+    assert os.getxattr("f", "user.a") == b"1"
+
+
+def test_unaligned_direct_io_works(place: Path) -> None:
+    fd = os.open("f", os.O_CREAT | os.O_RDWR | os.O_DIRECT, 0o644)
+    assert os.pwrite(fd, b"odd", 1) == 3
+    assert os.pread(fd, 10, 0) == b"\0odd"
+    os.close(fd)
