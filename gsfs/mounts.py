@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from pathlib import Path
 from gsfs.errors import Busy, NotFoundError, PermissionRefused
 
 FSTYPE = "fuse.gsfs"
+PASSING_S = 2.0
+"""A mount that is busy though nobody uses it is tried again for so long: somebody was just looking (df does)."""
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -118,13 +121,20 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
         command = ["umount", "-i", *(["-l"] if lazy else []), str(mountpoint)]
     else:
         command = ["fusermount3", "-u", *(["-z"] if lazy else []), str(mountpoint)]
-    result = subprocess.run(command, check=False, capture_output=True, text=True)
-    if result.returncode == 0:
-        return
-    message = (result.stderr or result.stdout).strip().splitlines()
-    text = message[-1] if message else f"exit code {result.returncode}"
-    if "busy" in text.lower():
-        raise Busy(f"{mountpoint}: busy: {_users(mountpoint) or 'files in it are open'}; nothing was changed")
+    end = time.monotonic() + PASSING_S
+    while True:
+        result = subprocess.run(command, check=False, capture_output=True, text=True)
+        if result.returncode == 0:
+            return
+        text = (result.stderr or result.stdout).strip().rpartition("\n")[
+            2
+        ] or f"exit code {result.returncode}"
+        if "busy" not in text.lower():
+            break
+        users = _users(mountpoint)
+        if users or time.monotonic() > end:
+            raise Busy(f"{mountpoint}: busy: {users or 'files in it are open'}; nothing was changed")
+        time.sleep(0.1)
     if "not mounted" in text or "not found" in text:
         raise NotFoundError(f"{mountpoint}: not mounted")
     raise PermissionRefused(f"{mountpoint}: {text}")
