@@ -5,12 +5,15 @@ Owns nothing but the translation of arguments; the answers are made in ``answers
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from gsfs import admin, answers, planning
-from gsfs.errors import InvalidArgument
+from gsfs import admin, answers, leaving, planning
+from gsfs.config import load
+from gsfs.errors import InvalidArgument, NotFoundError
 from gsfs.policy.bucket import BucketPolicy, parse_policy
 from gsfs.volume import Volume
 
@@ -50,6 +53,36 @@ async def apply(volume: Volume, arguments: dict[str, Any], tell: Tell) -> Any:
     return await planning.apply(volume, bucket, tell)
 
 
+async def location_survey(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
+    """What leaving a location would move, and cost."""
+    return leaving.survey(volume, arguments["name"], arguments.get("to")).to_json()
+
+
+async def location_leave(volume: Volume, arguments: dict[str, Any], tell: Tell) -> Any:
+    """Leave a location."""
+    return await leaving.leave(volume, arguments["name"], arguments.get("to"), tell)
+
+
+async def location_stay(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
+    """Use a location again that was being left."""
+    return leaving.stay(volume, arguments["name"])
+
+
+async def location_forget(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
+    """The location is going to be removed from the configuration."""
+    return leaving.check_left(volume, arguments["name"])
+
+
+async def location_add(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
+    """A location was added to the configuration file."""
+    config = load(Path(volume.config.path), os.environ)
+    spec = next((spec for spec in config.location if spec.id == arguments["id"]), None)
+    if spec is None:
+        raise NotFoundError(f"{arguments['id']}: is not in {volume.config.path}")
+    await volume.add_location(spec)
+    return {"added": spec.id}
+
+
 def _policy_with(policy: BucketPolicy, checked: dict[str, Any]) -> BucketPolicy:
     """The policy with settings changed that are only asked about."""
     others = [key for key in checked if key not in ("policy", "home")]
@@ -65,4 +98,9 @@ COMMANDS: dict[str, Command] = {
     "cost": cost,
     "plan": plan,
     "apply": apply,
+    "location_survey": location_survey,
+    "location_leave": location_leave,
+    "location_stay": location_stay,
+    "location_forget": location_forget,
+    "location_add": location_add,
 }

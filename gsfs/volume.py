@@ -17,9 +17,10 @@ import trio
 from gsfs import failpoints
 from gsfs.backends.location import Location
 from gsfs.backends.registry import open_location
+from gsfs.backends.spec import LocationSpec
 from gsfs.config import Config
 from gsfs.data.segments import Segment, SegmentEvents, SegmentLog
-from gsfs.errors import BackendError
+from gsfs.errors import BackendError, ConfigError, EntryExists
 from gsfs.filesystem.attributes import Attributes
 from gsfs.filesystem.content import Content
 from gsfs.filesystem.core import BucketDefaults, Core
@@ -196,6 +197,22 @@ class Volume:
             self.replication.request(Wanted(object_.id, here, int(decision.expires_s * 1e9)))
         else:
             self.replication.renew(object_.id, here, decision.expires_s)
+
+    async def add_location(self, spec: LocationSpec) -> None:
+        """Use one more location from now on. Raises BackendError, ConfigError; nothing is changed then."""
+        id_ = LocationId(spec.id)
+        if id_ in self.locations:
+            raise EntryExists(f"{id_}: is in use already")
+        location = await trio.to_thread.run_sync(open_location, spec)
+        await location.check()
+        self.locations[id_] = location
+        try:
+            self.steward.locations_changed()
+        except ConfigError:
+            del self.locations[id_]
+            raise
+        self.accounts.watch(location)
+        self.uploads.add_lane(id_)
 
     # --- running
 

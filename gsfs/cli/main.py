@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "mount": ("gsfs.cli.mounting", "mount"),
     "umount": ("gsfs.cli.mounting", "umount"),
     "bucket": ("gsfs.cli.bucket", "bucket"),
+    "location": ("gsfs.cli.location", "location"),
     "status": ("gsfs.cli.status", "status"),
     "flush": ("gsfs.cli.status", "flush"),
     "where": ("gsfs.cli.cost", "where"),

@@ -26,6 +26,7 @@ from gsfs.namespace.database import NOT_TO_BE_REWOUND, Database, compile_stateme
 from gsfs.namespace.entries import EntryTable, SymlinkTable, XattrTable
 from gsfs.namespace.extents import ExtentTable
 from gsfs.namespace.inodes import Inode, InodeTable
+from gsfs.namespace.locations import LocationTable
 from gsfs.namespace.objects import ObjectTable
 from gsfs.namespace.policies import PolicyTable
 from gsfs.namespace.postgres import PostgresDatabase
@@ -59,6 +60,7 @@ class Store:
         self.xattrs = XattrTable(database)
         self.buckets = BucketTable(database)
         self.policies = PolicyTable(database)
+        self.locations = LocationTable(database)
         self.before_commit: list[Callable[[], None]] = []
         self.dirty = False
         """Something was changed since the last commit."""

@@ -54,9 +54,13 @@ class Accounts:
         self._region = region
         self._ledger = Ledger()
         self._counted_to_ms = int(time.time() * 1000)
-        for id_, location in locations.items():
-            location.on_request = partial(self._request, id_)
+        for location in locations.values():
+            self.watch(location)
         store.before_commit.append(self.write)
+
+    def watch(self, location: Location) -> None:
+        """Count what is asked of it from now on."""
+        location.on_request = partial(self._request, location.id)
 
     def _request(
         self, location: str, kind: RequestKind, size_bytes: int, _seconds: float, _error: BackendError | None

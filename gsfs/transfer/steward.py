@@ -48,12 +48,11 @@ class Steward:
         self._store = store
         self._locations = locations
         self.region = region
-        self.regions: tuple[str, ...] = tuple(locations)
         self.prices = prices
         self.edges = Edges(prices) if prices is not None else None
-        self.order: tuple[str, ...] = self.regions
-        if region and prices is not None:
-            self.order = source_order(region, self.regions, prices, shipped_links())
+        self.regions: tuple[str, ...] = ()
+        self.order: tuple[str, ...] = ()
+        self.locations_changed()
         self._policies: dict[tuple[str, str], BucketPolicy] = {}
         self._memories: dict[int, RegionMemory] = {}
         self._changed_memories: set[int] = set()
@@ -61,6 +60,15 @@ class Steward:
         self._spent: TTLCache[int, Decimal] = TTLCache(1024, BUDGET_LOOK_S)
         self._warned: LRUCache[int, bool] = LRUCache(1024)
         store.before_commit.append(self._write)
+
+    def locations_changed(self) -> None:
+        """A location came: it has its place in the order of sources. Raises ConfigError without its prices."""
+        regions = tuple(self._locations)
+        if self.prices is not None:
+            self.prices.require({*regions, *filter(None, [self.region])})
+        self.regions = self.order = regions
+        if self.region and self.prices is not None:
+            self.order = source_order(self.region, regions, self.prices, shipped_links())
 
     # --- facts
 
@@ -116,7 +124,11 @@ class Steward:
             wanted = list(
                 decide_write(policy, self.region, self.regions, self.prices, reads_per_month=reads).permanent
             )
-        more = [id_ for id_ in self.order if id_ not in wanted]
+        draining = self._store.locations.draining()
+        more = [id_ for id_ in self.order if id_ not in wanted and id_ not in draining]
+        if draining:
+            wanted = [id_ for id_ in wanted if id_ not in draining] or more[:1] or wanted
+            more = [id_ for id_ in more if id_ not in wanted]
         return [LocationId(id_) for id_ in wanted + more[: max(0, bucket.copies - len(wanted))]]
 
     def reads_per_month(self, bucket: Bucket) -> dict[str, float]:

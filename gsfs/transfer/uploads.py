@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import trio
 
@@ -69,6 +70,7 @@ class Uploads:
         if not held:
             self._gate.set()
         self._held = held
+        self._start_lane: Callable[[Lane], None] = lambda _lane: None
         self._arrived = trio.Event()
         self._fresh: dict[ObjectId, int] = {}  # arrived, but a power cut may still undo the row that says so
         self.damaged: frozenset[ObjectId] = frozenset()
@@ -129,9 +131,19 @@ class Uploads:
     async def run(self, workers_per_location: int) -> None:
         """Upload until cancelled."""
         async with trio.open_nursery() as nursery:
+            self._start_lane = partial(self._start_workers, nursery, workers_per_location)
             for lane in self._lanes.values():
-                for _ in range(workers_per_location):
-                    nursery.start_soon(self._work, lane)
+                self._start_lane(lane)
+            await trio.sleep_forever()
+
+    def _start_workers(self, nursery: trio.Nursery, workers: int, lane: Lane) -> None:
+        for _ in range(workers):
+            nursery.start_soon(self._work, lane)
+
+    def add_lane(self, location: LocationId) -> None:
+        """A location came while uploads run."""
+        lane = self._lanes[location] = Lane(location)
+        self._start_lane(lane)
 
     async def _work(self, lane: Lane) -> None:
         while True:
