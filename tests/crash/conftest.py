@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.support.worlds import fast_directory
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +22,10 @@ def kills() -> int:
 def cuts() -> int:
     """Power cuts of each recorded run: ``GSFS_CUTS=2000 pytest tests/crash/test_powerloss.py``."""
     return int(os.environ.get("GSFS_CUTS", "40"))
+
+
+@pytest.fixture(scope="module")
+def scratch() -> Iterator[Path]:
+    """A directory in memory, where there is one: what is simulated or killed need not wait for a disk."""
+    with tempfile.TemporaryDirectory(prefix="gsfs-crash-", dir=fast_directory()) as path:
+        yield Path(path)

@@ -49,8 +49,8 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    made = Scene(tmp_path_factory.mktemp("kill"))
+def scene(scratch: Path) -> Iterator[Scene]:
+    made = Scene(scratch)
     try:
         made.begin()
         yield made

@@ -22,7 +22,8 @@ from gsfs.filesystem.core import Caller
 from gsfs.model import KIB, MIB, ROOT_INO
 from gsfs.namespace.inodes import Inode
 from tests.support.fsmodel import Frozen, Model, Node, Refused
-from tests.support.worlds import World
+from tests.support.looking import difference, tree
+from tests.support.worlds import World, fast_directory
 
 ROOT = Caller(0, 0)
 BUCKETS = (b"b0", b"b1")
@@ -31,7 +32,6 @@ SPOTS = st.integers(0, 1000)
 """Picks one of what there is at the time."""
 SIZES = st.sampled_from([1, 700, 4 * KIB, 70 * KIB, 300 * KIB])
 OFFSETS = st.sampled_from([0, 1, 4 * KIB, 100 * KIB, MIB + 17])
-DIRECTORY = os.environ.get("TMPDIR", "/tmp")
 
 
 class FileSystem(RuleBasedStateMachine):
@@ -39,7 +39,7 @@ class FileSystem(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(Path(tempfile.mkdtemp(prefix="gsfs-model-", dir=DIRECTORY)))
+        self.world = World(Path(tempfile.mkdtemp(prefix="gsfs-model-", dir=fast_directory())))
         self.world.on_commit = self._committed
         self.model = Model()
         self.history: list[Frozen] = [{}]
@@ -338,7 +338,7 @@ class FileSystem(RuleBasedStateMachine):
                 break
         else:
             raise AssertionError(
-                f"a tree that never was since step {least}: {_difference(self.history[least], seen)}"
+                f"a tree that never was since step {least}: {difference(self.history[least], seen)}"
             )
         self.model = _thaw(seen)
         self.history = [seen]
@@ -349,53 +349,13 @@ class FileSystem(RuleBasedStateMachine):
     def _seen(self) -> Frozen:
         down, self.world.backend.down = self.world.backend.down, False
         try:
-            return self.world.call(self._walk)
+            return self.world.call(lambda: tree(self.volume))
         finally:
             self.world.backend.down = down
 
-    async def _walk(self) -> Frozen:
-        found: Frozen = {}
-        first: dict[int, bytes] = {}
-        volume = self.volume
-
-        async def walk(ino: int, path: bytes) -> None:
-            number = volume.directories.opendir(ino)
-            listed = [
-                (e.name, e.inode)
-                for e in volume.directories.listing(number, 0)
-                if e.name not in (b".", b"..")
-            ]
-            volume.directories.releasedir(number)
-            for name, inode in sorted(listed):
-                here = path + b"/" + name
-                same = first.setdefault(inode.ino, here)
-                xattrs = tuple(
-                    (n, volume.attributes.getxattr(inode.ino, n))
-                    for n in volume.attributes.listxattr(inode.ino)
-                )
-                if inode.is_dir:
-                    found[here] = ("dir", same, b"", xattrs)
-                    await walk(inode.ino, here)
-                elif inode.is_regular:
-                    found[here] = ("file", same, await self._content(inode), xattrs)
-                else:
-                    found[here] = ("link", same, volume.names.readlink(inode.ino), xattrs)
-
-        await walk(ROOT_INO, b"")
-        return found
-
-    async def _content(self, inode: Inode) -> bytes:
-        content = self.volume.content
-        handle = content.open_inode(inode, os.O_RDONLY)
-        data = b""
-        while len(data) < inode.size:
-            data += bytes(await content.read(handle, len(data), MIB))
-        content.release(handle)
-        return data
-
     def _compare(self, expected: Frozen) -> None:
         seen = self._seen()
-        assert seen == expected, _difference(expected, seen)
+        assert seen == expected, difference(expected, seen)
 
     @invariant()
     def movers_live(self) -> None:
@@ -405,21 +365,6 @@ class FileSystem(RuleBasedStateMachine):
     def look(self) -> None:
         self._compare(self.model.freeze())
         assert self.world.fsck() == []
-
-
-def _difference(expected: Frozen, seen: Frozen) -> str:
-    lines = [f"missing {path!r}" for path in expected.keys() - seen.keys()]
-    lines += [f"unexpected {path!r}" for path in seen.keys() - expected.keys()]
-    for path in sorted(expected.keys() & seen.keys()):
-        if expected[path] != seen[path]:
-            lines.append(f"{path!r}: {_short(expected[path])} became {_short(seen[path])}")
-    return "; ".join(lines)
-
-
-def _short(value: tuple[object, ...]) -> str:
-    return repr(
-        tuple(f"{len(v)} bytes, {v[:24]!r}..." if isinstance(v, bytes) and len(v) > 24 else v for v in value)
-    )
 
 
 def _thaw(state: Frozen) -> Model:

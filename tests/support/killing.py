@@ -51,6 +51,7 @@ class Victim:
 
     def start(self, failpoint: str = "") -> None:
         """Mount; return when it answers, or when the failpoint has struck already."""
+        self.end()  # of a test that failed before
         environment = {**os.environ, "GSFS_FAILPOINT": failpoint}
         if not failpoint:
             del environment["GSFS_FAILPOINT"]

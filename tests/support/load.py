@@ -16,6 +16,7 @@ from pathlib import Path
 NAMES = [f"f{number}" for number in range(10)]
 SIZES = (1, 300, 4096, 50_000, 65_536)
 FRAGMENTS = 40
+PAST_MAX = 500
 Tree = dict[str, bytes]
 
 
@@ -27,6 +28,7 @@ class Writer:
         self._rng = random.Random(seed)
         self._tree: Tree = {}
         self.states: list[Tree] = [{}]
+        self.past: list[Tree] = []
         self.promised = False
         """Whether the directory itself is promised to be there."""
         self.checked_bytes = 0
@@ -73,7 +75,9 @@ class Writer:
         finally:
             if fd is None:
                 os.close(own)
+        self.past += self.states[:at]
         del self.states[:at]
+        del self.past[:-PAST_MAX]
 
     def _data(self) -> bytes:
         return self._rng.randbytes(self._rng.choice(SIZES))
@@ -166,12 +170,16 @@ class Writer:
 
     def _explain(self, found: Tree) -> str:
         first, last = self.states[0], self.states[-1]
-        told = []
+        told = [f"the tree of {len(self.past) - self.past.index(found)} calls before the last fsync"] if found in self.past else []
         for name in sorted(found.keys() | first.keys() | last.keys()):
             seen = found.get(name)
             if seen not in (first.get(name), last.get(name)) or first.get(name) != last.get(name):
                 known = [index for index, state in enumerate(self.states) if state.get(name) == seen]
-                told.append(f"{name} ({_sum(seen)}) is as after calls {known[:3]}..{known[-3:]} of {len(self.states)}")
+                old = [len(self.past) - index for index, state in enumerate(self.past) if state.get(name) == seen]
+                told.append(
+                    f"{name} ({_sum(seen)}) is as after calls {known[:3]}..{known[-3:]} of {len(self.states)}, or as {old[-1:]} calls "
+                    f"before the last fsync; expected {[_sum(state.get(name)) for state in self.states[-3:]]}"
+                )
         return "; ".join(told)
 
 
