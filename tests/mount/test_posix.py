@@ -647,6 +647,12 @@ def test_noexec_and_read_only_mounts_refuse(make_mount: MakeMount) -> None:
     assert error_of((mount.bucket / "new").touch) == errno.EROFS
 
 
+def test_mount_options_that_mean_nothing_here_are_refused(shared: Mount, tmp_path: Path) -> None:
+    refused = shared.run("mount", "-o", "strictatime", str(shared.config), str(tmp_path), check=False)
+    assert refused.returncode == 2
+    assert "strictatime" in refused.stderr
+
+
 def test_statfs_tells_name_length_space_and_inodes(place: Path) -> None:
     status = os.statvfs(".")
     assert status.f_namemax == 255
