@@ -34,7 +34,7 @@ IBM = """1219008 REST.PUT.OBJECT 8d4fcda3d675bac9 1056
 """
 S3 = (
     '79a5 amzn-bucket [06/Feb/2019:00:00:38 +0000] 192.0.2.3 79a5 3E57 {op} photos/1%20a.jpg "GET /x \\"y\\" HTTP/1.1" '
-    '{status} - {sent} {size} 7 5 "-" "agent" - id SigV4 cipher AuthHeader host TLSV1.1\n'
+    '{status} - {sent} {size} 7 5 "-" "curl" - id SigV4 cipher AuthHeader host TLSV1.1\n'
 )
 
 
