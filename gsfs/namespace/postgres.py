@@ -6,6 +6,8 @@ commit that names it (``commits_need_synced_data``), and no rewinding is ever ne
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import cast
 
 import psycopg
@@ -16,6 +18,7 @@ from gsfs.namespace.database import Cursor
 
 ADVISORY_LOCK = 0x67736673
 """Held for the life of a mount: until several mounts share one namespace, a second one is refused."""
+LOCK_WAIT_S = 2.0
 
 
 class PostgresDatabase:
@@ -32,12 +35,22 @@ class PostgresDatabase:
             raise NotAnswering(f"namespace: PostgreSQL does not answer: {reason}") from None
         self._connection.prepare_threshold = 0
         self.cursor = cast(Cursor, self._connection.cursor())
-        self.cursor.execute("SELECT pg_try_advisory_lock(%s, hashtext(current_schema()))", (ADVISORY_LOCK,))
-        held = self.cursor.fetchone()
-        self._connection.commit()
-        if not held or not held[0]:
+        if not self._lock():
             self._connection.close()
             raise Busy("namespace: in use by another mount of the same PostgreSQL schema")
+
+    def _lock(self) -> bool:
+        """Hold the namespace. A mount that has just died is given up by the server a moment later."""
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while True:
+            self.cursor.execute("SELECT pg_try_advisory_lock(%s, hashtext(current_schema()))", (ADVISORY_LOCK,))
+            held = self.cursor.fetchone()
+            self._connection.commit()
+            if held and held[0]:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
 
     def begin(self) -> None:
         """psycopg opens the transaction with the first statement."""
@@ -77,4 +90,7 @@ class PostgresDatabase:
         self.close()
 
     def close(self) -> None:
+        with contextlib.suppress(psycopg.Error):  # closing the connection releases it, too, but not at once
+            self._connection.rollback()
+            self._connection.execute("SELECT pg_advisory_unlock_all()")
         self._connection.close()
