@@ -18,7 +18,7 @@ from pathlib import Path
 from gsfs.config import Config
 from gsfs.data.cache import ObjectCache, crc_of_file, sync_directory
 from gsfs.errors import Busy, Incomplete, NoSpace, PermissionRefused
-from gsfs.model import LocationId, ObjectState
+from gsfs.model import LocationId
 from gsfs.namespace import sqlite
 from gsfs.namespace.database import NOT_TO_BE_REWOUND
 from gsfs.namespace.objects import PhysicalObject
@@ -160,9 +160,7 @@ def _only_in_other_caches(store: Store, object_: PhysicalObject, here: LocationI
 
 def _seal_open(store: Store, cache: ObjectCache, report: Recovered) -> None:
     """What was being appended to ends where the last commit says."""
-    for object_ in store.objects.all():
-        if object_.state is not ObjectState.OPEN:
-            continue
+    for object_ in store.objects.still_open():
         file, sums = cache.get(object_.id), None
         if file is not None and os.fstat(file.fd).st_size >= object_.size:
             os.ftruncate(file.fd, object_.size)
@@ -209,7 +207,7 @@ def _commit_durably(store: Store) -> None:
 
 def _drop_unknown_files(store: Store, cache: ObjectCache, report: Recovered) -> None:
     """Files whose object no durable commit names."""
-    known = {object_.id for object_ in store.objects.all()}
+    known = store.objects.ids()
     for id_ in cache.ids():
         if id_ not in known:
             cache.remove(id_)

@@ -13,7 +13,7 @@ from gsfs.data.segments import SegmentEvents, SegmentLog
 from gsfs.errors import Incomplete
 from gsfs.filesystem.core import BucketDefaults, Caller, Core
 from gsfs.filesystem.names import Names
-from gsfs.model import LocationId, ObjectState
+from gsfs.model import LocationId
 from gsfs.namespace.fsck import check
 from gsfs.namespace.store import Store, open_store
 
@@ -59,7 +59,7 @@ _BUCKET: dict[str, Callable[[Store, Names, list[str], dict[str, Any]], Any]] = {
 def _names(config: Config) -> Iterator[tuple[Store, Names]]:
     """The namespace, as it was left by a clean stop."""
     store = open_store(config.namespace.url)
-    if any(o.state is ObjectState.OPEN for o in store.objects.all()):
+    if store.objects.still_open():
         release(store)
         raise Incomplete("the namespace was not stopped cleanly; mount it once, so that it is recovered")
     try:

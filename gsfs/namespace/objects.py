@@ -5,7 +5,7 @@ the last readable replica of a live object is never removed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
@@ -56,6 +56,9 @@ class ObjectTable:
         self._namespace_id = namespace_id
         one = o.c.id == bindparam("k")
         self._live: dict[int, int] = {}
+        self._kept: dict[tuple[int, str], int] | None = None
+        self.before_kept_changes: Callable[[], None] = lambda: None
+        """Called before the bytes that a location keeps change, so that what was kept until now can be counted."""
         self.garbage_possible = True
         self._select = compile_statement(database, select(o).where(one))
         self._insert = compile_statement(database, insert(o))
@@ -103,6 +106,10 @@ class ObjectTable:
         )
         self._redo_all = compile_statement(database, select(d).order_by(d.c.object, d.c.offset))
         self._all = compile_statement(database, select(o).order_by(o.c.id))
+        self._open = compile_statement(
+            database, select(o).where(o.c.state == literal_column("'open'")).order_by(o.c.id)
+        )
+        self._ids = compile_statement(database, select(o.c.id))
         self._sums = compile_statement(
             database, select(func.count(), func.coalesce(func.sum(o.c.size), literal_column("0")),
                              func.coalesce(func.sum(o.c.live), literal_column("0")))
@@ -242,6 +249,14 @@ class ObjectTable:
         self.flush()
         return [_object(row) for row in self._sparse.all(live_percent)]
 
+    def still_open(self) -> list[PhysicalObject]:
+        """Segments that nobody has sealed."""
+        return [_object(row) for row in self._open.all()]
+
+    def ids(self) -> set[int]:
+        """The number of every object."""
+        return {row[0] for row in self._ids.all()}
+
     def totals(self) -> tuple[int, int, int]:
         """(objects, bytes, live bytes)."""
         self.flush()
@@ -261,6 +276,8 @@ class ObjectTable:
         self, object_: int, location: LocationId, state: ReplicaState, *, key: str | None = None, expires_ns: int | None = None
     ) -> None:
         self._replica_insert.run(object_, location, state, key, None, time.time_ns(), expires_ns)
+        if state in READABLE:
+            self._count_kept(object_, location, 1)
 
     def advance(self, object_: int, location: LocationId, event: Event, *, etag: str | None = None) -> ReplicaState:
         """Let ``event`` happen to the replica. Raises LastReplica where the invariant would break."""
@@ -270,6 +287,8 @@ class ObjectTable:
         state = step(replica.state, event)
         if replica.state in READABLE and state not in READABLE:
             self._refuse_last(object_, location)
+        if (state in READABLE) != (replica.state in READABLE):
+            self._count_kept(object_, location, 1 if state in READABLE else -1)
         if state is ReplicaState.GONE:
             self._replica_delete.run(object_, location)
         else:
@@ -297,8 +316,20 @@ class ObjectTable:
         return [_object(row) for row in self._in_bucket.all(bucket, after, most)]
 
     def stored(self) -> list[tuple[int, str, int]]:
-        """(bucket, location, bytes) of everything a location keeps, caches left out."""
-        return [(int(row[0]), row[1], int(row[2])) for row in self._stored.all()]
+        """(bucket, location, bytes) of everything a location keeps, caches left out. Summed once, then counted."""
+        if self._kept is None:
+            self._kept = {(int(row[0]), row[1]): int(row[2]) for row in self._stored.all()}
+        return [(bucket, location, size) for (bucket, location), size in self._kept.items() if size]
+
+    def _count_kept(self, object_: int, location: str, sign: int) -> None:
+        """A replica became readable, or is no longer: what is stored changes now."""
+        if location.startswith("cache:"):
+            return
+        self.before_kept_changes()
+        row = self.get(object_)
+        if self._kept is not None and row is not None:
+            key = (row.bucket, location)
+            self._kept[key] = self._kept.get(key, 0) + sign * row.size
 
     def forget_caches(self) -> None:
         """The disks of a lost machine are gone, and with them every replica in a cache: recovery only."""

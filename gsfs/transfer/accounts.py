@@ -56,6 +56,7 @@ class Accounts:
         self._counted_to_ms = int(time.time() * 1000)
         for location in locations.values():
             self.watch(location)
+        store.objects.before_kept_changes = self.count_storage
         store.before_commit.append(self.write)
 
     def watch(self, location: Location) -> None:
@@ -80,6 +81,8 @@ class Accounts:
     def count_storage(self) -> None:
         """Byte-time since the last call, of what is stored now."""
         now_ms = int(time.time() * 1000)
+        if now_ms <= self._counted_to_ms:
+            return
         since_ms, self._counted_to_ms = self._counted_to_ms, now_ms
         for bucket, location, size_bytes in self._store.objects.stored():
             self._ledger.stored(str(bucket), location, size_bytes, since_ms, now_ms)

@@ -234,11 +234,20 @@ class Uploads:
             failpoints.hit("upload.before-available")
             self._store.objects.advance(id_, location, Event.VERIFIED, etag=etag)
             self._store.changed()
-            self._fresh[id_] = self._committer.syncs
+            self._note_fresh(id_)
             failpoints.hit("upload.after-available")
         self.uploaded_objects += 1
         self.uploaded_bytes += self.pending.get(id_, 0)
         self._settled(id_)
+
+    def _note_fresh(self, id_: ObjectId) -> None:
+        """Remember until two rounds have made the arrival durable; older ones are forgotten on the way."""
+        while self._fresh:
+            oldest = next(iter(self._fresh))
+            if self._committer.syncs < self._fresh[oldest] + 2:
+                break
+            del self._fresh[oldest]
+        self._fresh[id_] = self._committer.syncs
 
     def _settled(self, id_: ObjectId) -> None:
         """Nothing more is to be done for the object at one location; perhaps at none."""
