@@ -57,7 +57,7 @@ def door(handler: F) -> F:
 class Operations(pyfuse3.Operations):
     """Requests of the kernel."""
 
-    supports_dot_lookup = False
+    supports_dot_lookup = True
     enable_writeback_cache = False
 
     def __init__(self, volume: Volume) -> None:

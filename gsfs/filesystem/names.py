@@ -44,11 +44,16 @@ class Names:
         """The inode, or None. A file met below a directory that changed its bucket follows it."""
         inode = self._core.find(parent, name)
         if inode is None:
-            return None
+            return self._dot(parent, name) if name in (b".", b"..") else None
         directory = self._store.inodes.get(parent)
         if inode.bucket != directory.bucket and parent != ROOT_INO:
             self.rebucket(inode, directory)
         return inode
+
+    def _dot(self, ino: int, name: bytes) -> Inode:
+        """An inode by its number, or its parent: how the kernel opens file handles (NFS, open_by_handle_at)."""
+        inode = self.check_alive(ino)
+        return inode if name == b"." else self.check_alive(inode.parent)
 
     def rebucket(self, inode: Inode, directory: Inode) -> None:
         """Count the inode for its directory's bucket, unless a name in another bucket keeps it."""

@@ -319,6 +319,32 @@ def test_link_counts_follow_names_and_subdirectories(place: Path) -> None:
     assert error_of(os.link, "d", "e") == errno.EPERM
 
 
+class _FileHandle(ctypes.Structure):
+    """struct file_handle of open_by_handle_at(2)."""
+
+    _fields_ = (("size", ctypes.c_uint), ("kind", ctypes.c_int), ("bytes", ctypes.c_char * 128))
+
+
+def test_file_handles_stay_good_across_mounts_and_end_with_the_file(mount: Mount) -> None:
+    """What NFS servers and backup programs keep."""
+    file = mount.bucket / "f"
+    file.write_bytes(b"bytes")
+    handle, number = _FileHandle(128), ctypes.c_int()
+    assert LIBC.name_to_handle_at(-100, os.fsencode(file), ctypes.byref(handle), ctypes.byref(number), 0) == 0
+    mount.remount()
+    above = os.open(mount.root, os.O_RDONLY)
+    try:
+        fd = LIBC.open_by_handle_at(above, ctypes.byref(handle), os.O_RDONLY)
+        assert fd >= 0, os.strerror(ctypes.get_errno())
+        assert os.read(fd, 10) == b"bytes"
+        os.close(fd)
+        file.unlink()
+        assert LIBC.open_by_handle_at(above, ctypes.byref(handle), os.O_RDONLY) == -1
+        assert ctypes.get_errno() == errno.ESTALE
+    finally:
+        os.close(above)
+
+
 # --- the root
 
 
