@@ -21,13 +21,14 @@ from gsfs.transfer.reader import ReadAhead, Reader
 class Handle:
     """One open file."""
 
-    __slots__ = ("ahead", "inode", "next_write", "reads", "streak", "tells_access", "writes")
+    __slots__ = ("ahead", "inode", "next_write", "reads", "streak", "tells_access", "writes", "writes_around")
 
     def __init__(self, inode: Inode, flags: int) -> None:
         access = flags & os.O_ACCMODE
         self.inode = inode
         self.reads = access in (os.O_RDONLY, os.O_RDWR)
         self.writes = access in (os.O_WRONLY, os.O_RDWR)
+        self.writes_around = self.writes and bool(flags & os.O_DIRECT)
         self.tells_access = not flags & os.O_NOATIME
         self.ahead = ReadAhead()
         self.next_write = 0  # where the last write ended
@@ -67,9 +68,14 @@ class Content:
             self._attributes.drop_privileges(inode, caller)
             self._core.touch_content(inode, self._core.now())
             self._store.changed()
-        handle = self.open_inode(inode, flags)
-        keep = not (self._handles[handle].reads and self._core.access_time_is_stale(inode))
-        return handle, keep
+        number = self.open_inode(inode, flags)
+        handle = self._handles[number]
+        keep = not (handle.reads and self._core.access_time_is_stale(inode))
+        if inode.uncached:
+            # The kernel drops its cache before an asynchronous direct write, but not after it.
+            keep = False
+            inode.uncached = handle.writes_around or inode.opens > 1
+        return number, keep
 
     def open_inode(self, inode: Inode, flags: int) -> int:
         """A handle on an inode that is known to be a file."""
@@ -77,6 +83,8 @@ class Content:
         inode.opens += 1
         if handle.writes:
             inode.writers += 1
+            if handle.writes_around:
+                inode.uncached = True
         number = self._next_handle
         self._next_handle = number + 1
         self._handles[number] = handle
@@ -96,6 +104,7 @@ class Content:
         inode = handle.inode
         inode.opens -= 1
         if handle.writes:
+            inode.uncached |= handle.writes_around
             inode.writers -= 1
             if not inode.writers:
                 self._core.segments.release(inode.ino)
@@ -154,8 +163,7 @@ class Content:
         for object_, object_offset, length in pieces:
             write(inode, at, length, object_, object_offset)
             at += length
-            if at > inode.size:
-                inode.size = at
+            inode.size = max(inode.size, at)
         self._core.touch_content(inode, self._core.now())
         self._store.charge(inode)
         self._store.changed()

@@ -28,7 +28,7 @@ class Inode:
 
     __slots__ = (
         "allocated", "atime_ns", "attributes", "bucket", "changed", "charged", "ctime_ns", "deleted", "gid", "ino", "lookups",
-        "mode", "mtime_ns", "new", "nlink", "opens", "parent", "pending", "rdev", "size", "uid", "writers",
+        "mode", "mtime_ns", "new", "nlink", "opens", "parent", "pending", "rdev", "size", "uid", "uncached", "writers",
     )  # fmt: skip
 
     ino: Ino
@@ -52,6 +52,7 @@ class Inode:
         self.lookups = 0  # references the kernel holds
         self.opens = 0  # open handles
         self.writers = 0  # open handles that may write
+        self.uncached = False  # written around the kernel's page cache since that was last dropped
         self.changed = False  # differs from its row
         self.new = False  # has no row yet
         self.deleted = False  # its rows are gone; lives until the kernel forgets it

@@ -317,6 +317,18 @@ def test_times_out_of_range_are_the_nearest_that_can_be_kept(
     assert (volume.core.inode(ino).atime_ns, volume.core.inode(ino).mtime_ns) == (kept, kept)
 
 
+def test_opening_after_direct_writes_drops_what_the_kernel_cached(volume: Volume, bucket: Ino) -> None:
+    """The kernel may have cached, beside an asynchronous direct write, what that write replaced."""
+    ino = write_file(volume, bucket, b"f", b"x")
+    direct, kept = volume.content.open(ino, os.O_WRONLY | os.O_DIRECT)
+    assert not kept
+    beside, kept = volume.content.open(ino, os.O_WRONLY)
+    assert not kept
+    volume.content.release(beside)
+    volume.content.release(direct)
+    assert [volume.content.open(ino, os.O_WRONLY)[1] for _ in range(2)] == [False, True]
+
+
 def test_creating_an_existing_name_is_refused(volume: Volume, bucket: Ino) -> None:
     write_file(volume, bucket, b"f", b"x")
     with pytest.raises(EntryExists):
