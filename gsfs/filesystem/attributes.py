@@ -24,6 +24,8 @@ from gsfs.namespace.inodes import Inode
 XATTR_SIZE_MAX = 65536
 XATTR_LIST_MAX = 65536
 PREFIXES = (b"user.", b"trusted.", b"security.")
+SELINUX = b"security.selinux"
+"""Asked for by every ``ls -l`` of every file, unless it is told once that there are no labels here."""
 VIRTUAL_PREFIX = b"user.gsfs."
 TIME_MIN_NS, TIME_MAX_NS = -(2**63), 2**63 - 1
 """Times that a 64-bit count of nanoseconds can tell: 1677-09-21 to 2262-04-11."""
@@ -125,6 +127,8 @@ class Attributes:
         value = self._store.xattrs.get(ino, name)
         if value is None:
             _check_namespace(name)
+            if name == SELINUX and not self._store.xattrs.has_anywhere(name):
+                raise NotSupported("security.selinux: no file has a label")
             raise NoAttribute(f"{name!r}: no such attribute")
         return value
 

@@ -111,6 +111,10 @@ class XattrTable:
         """Whether any inode has any attribute."""
         return bool(self._used)
 
+    def has_anywhere(self, name: bytes) -> bool:
+        """Whether any inode has (or had) an attribute of that name."""
+        return name in self._used
+
     def get(self, ino: int, name: bytes) -> bytes | None:
         if name not in self._used:
             return None

@@ -335,3 +335,14 @@ def test_creating_an_existing_name_is_refused(volume: Volume, bucket: Ino) -> No
         volume.names.create(bucket, b"f", 0o644, ROOT)
     with pytest.raises(EntryExists):
         volume.names.rename(bucket, b"f", bucket, b"f", RENAME_NOREPLACE)
+
+
+def test_selinux_labels_are_unsupported_until_a_file_has_one(volume: Volume, bucket: Ino) -> None:
+    """``ls -l`` then asks once for the whole mount instead of once for each file."""
+    one, two = write_file(volume, bucket, b"one", b"x"), write_file(volume, bucket, b"two", b"x")
+    with pytest.raises(NotSupported):
+        volume.attributes.getxattr(one, b"security.selinux")
+    volume.attributes.setxattr(two, b"security.selinux", b"label", ROOT)
+    assert volume.attributes.getxattr(two, b"security.selinux") == b"label"
+    with pytest.raises(NoAttribute):
+        volume.attributes.getxattr(one, b"security.selinux")
