@@ -17,7 +17,7 @@ import os
 import sqlite3
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
@@ -56,6 +56,8 @@ class SqliteDatabase:
         except sqlite3.Error as error:
             self._unlock()
             raise _explain(path, error) from None
+        self._sqlite_cursor = self._connection.cursor()
+        self.cursor = cast(Cursor, self._sqlite_cursor)
         try:
             self._open(read_only)
         except sqlite3.DatabaseError as error:
@@ -85,8 +87,6 @@ class SqliteDatabase:
                 "foreign_keys=OFF",
             ):
                 self._connection.execute(f"PRAGMA {pragma}").fetchall()
-        cursor: Cursor = self._connection.cursor()
-        self.cursor = cursor
 
     def begin(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -182,12 +182,14 @@ class SqliteDatabase:
         if self._closed:
             return
         self._closed = True
+        self._sqlite_cursor.close()  # an unfinished statement would keep the connection half open, with its view of the log
         _close_unfolded(self._connection, self.path)
         self._unlock()
 
     def close(self) -> None:
         self.rollback()
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._sqlite_cursor.close()
         self._connection.close()
         self._closed = True
         self._unlock()
