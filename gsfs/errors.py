@@ -213,6 +213,10 @@ class ObjectNotFound(BackendError):
     exit_code = ExitCode.NOT_FOUND
 
 
+class ObjectChanged(BackendError):
+    """There is an object under that key, but no longer the one that is meant."""
+
+
 class ObjectExists(BackendError):
     """An if-absent put found an object under that key."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +38,7 @@ from gsfs.transfer.accounts import Accounts
 from gsfs.transfer.committer import Committer
 from gsfs.transfer.compaction import Compaction
 from gsfs.transfer.downloads import Downloads
+from gsfs.transfer.forgetting import Forgetting
 from gsfs.transfer.garbage import Garbage
 from gsfs.transfer.pressure import Pressure
 from gsfs.transfer.reader import Reader
@@ -67,7 +68,11 @@ class Space(NamedTuple):
 class Volume:
     """One namespace, opened and served. ``run`` must be running for bytes to move."""
 
-    def __init__(self, config: Config, *, allow_missing: bool = False) -> None:
+    def __init__(
+        self, config: Config, *, allow_missing: bool = False, clock: Callable[[], float] = time.time
+    ) -> None:
+        """``clock``: seconds since the epoch, for everything that policies decide and the ledger counts."""
+        self._clock = clock
         self.config = config
         self._lock_fd = check_cache_lock(config.cache_dir)
         try:
@@ -87,6 +92,7 @@ class Volume:
 
     def _compose_data(self) -> None:
         config, store = self.config, self.store
+        store.objects.now_ns = lambda: int(self._clock() * 1e9)
         events = SegmentEvents(created=self._segment_created, sealed=self._segment_sealed, new_id=store.new_object)
         self.segments = SegmentLog(self.cache, config.segment_bytes, time.monotonic, events)
         store.before_commit.append(lambda: store.objects.grow(self.segments.records()))
@@ -100,17 +106,19 @@ class Volume:
             held=config.transfer.upload == "held",
         )
         self.cache.on_evict = self.uploads.release_local
-        self.accounts = Accounts(store, self.locations, config.mount.region)
-        self.steward = Steward(store, self.locations, config.mount.region, self._prices())
+        self.accounts = Accounts(store, self.locations, config.mount.region, self._clock)
+        self.steward = Steward(store, self.locations, config.mount.region, self._prices(), self._clock)
         self.uploads.targets = self.steward.targets
         self.downloads = Downloads(
             store.objects, self.cache, self.locations, config.mount.read_deadline_s, self.steward.rank
         )
         self.downloads.on_read = self._on_read
+        self.downloads.on_learned = store.changed
         self.garbage = Garbage(store, self.cache, self.committer, self.uploads, self.locations)
         self.replication = Replication(
             store, self.cache, self.downloads, self.uploads, self.garbage, self.steward
         )
+        self.forgetting = Forgetting(store, self.steward)
         self.pressure = Pressure(self.cache, lambda: self.dirty_bytes, config.transfer.full_wait_s)
         self.pressure.hurry = self._hurry
         self.uploads.on_progress = self.pressure.progressed
@@ -225,6 +233,7 @@ class Volume:
             nursery.start_soon(self.garbage.run)
             nursery.start_soon(self.accounts.run)
             nursery.start_soon(self.replication.run)
+            nursery.start_soon(self.forgetting.run)
             nursery.start_soon(self.reaper.run)
             nursery.start_soon(self.rebucket.run)
             nursery.start_soon(self.compaction.run)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+from azure.core import MatchConditions
 from azure.core.exceptions import AzureError, HttpResponseError
 from azure.storage.blob import ContentSettings, StandardBlobTier
 from requests.exceptions import RequestException
@@ -71,10 +72,13 @@ class AzureBackend:
                 answer = self._upload(what, key, stream, source, crc32c_of_source(source), if_absent)
         return _info(key, source.size_bytes, answer, source.crc32c)
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
+    def get_range(self, key: str, offset: int, length: int, *, if_match: str = "") -> bytes:
         what = f"get {key}"
         if length <= 0:
             return b""
+        same: dict[str, Any] = {}
+        if if_match:
+            same = {"etag": f'"{if_match}"', "match_condition": MatchConditions.IfNotModified}
         headers: dict[str, str] = {}
         try:
             with self._translated(what):
@@ -82,6 +86,7 @@ class AzureBackend:
                     offset,
                     length,
                     max_concurrency=1,
+                    **same,
                     raw_response_hook=lambda raw: headers.update(raw.http_response.headers),
                 )
                 body: bytes = answer.readall()

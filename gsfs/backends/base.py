@@ -91,8 +91,10 @@ class Backend(Protocol):
         arrived differs; the object must be taken as not stored).
         """
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
+    def get_range(self, key: str, offset: int, length: int, *, if_match: str = "") -> bytes:
         """Bytes ``[offset, offset+length)``, shorter only where the object ends; b"" at or past its end.
+
+        With ``if_match`` only of the object that has this etag: else ObjectExists (412) or ObjectChanged.
 
         A body that breaks off or is longer than asked for is Unavailable or BackendCorrupt, never a short
         answer. Raises ObjectNotFound.

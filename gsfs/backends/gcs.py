@@ -94,12 +94,14 @@ class GcsBackend:
             raise BackendCorrupt(f"{what}: the server stored {stored.size_bytes} bytes with another CRC32C")
         return stored
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
+    def get_range(self, key: str, offset: int, length: int, *, if_match: str = "") -> bytes:
         what = f"get {key}"
         if length <= 0:
             return b""
         # With gzip accepted, objects come as they are stored: ranges count those bytes.
         headers = {"Range": range_header(offset, length), "Accept-Encoding": "gzip"}
+        if if_match:
+            headers["If-Match"] = if_match
         with self._translated(what):
             answer = self._session.get(
                 self._urls.media(key), headers=headers, timeout=self._timeout, stream=True

@@ -26,6 +26,7 @@ from gsfs.errors import (
     BackendError,
     BackendPermission,
     Misconfigured,
+    ObjectChanged,
     ObjectExists,
     ObjectNotFound,
     Unavailable,
@@ -72,11 +73,14 @@ class LocalBackend:
             self._commit(key, path, if_absent=if_absent)
             return _info(key, os.fstat(descriptor), source.crc32c)
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
+    def get_range(self, key: str, offset: int, length: int, *, if_match: str = "") -> bytes:
         with _translated(f"get {key}"), self._opened(key) as descriptor:
             facts = os.fstat(descriptor)
             wanted = max(0, min(length, facts.st_size - offset))
             data = _pread_all(descriptor, wanted, offset)
+            # Others may write files in place: what was read counts only if the file is still the same.
+            if if_match and _etag(os.fstat(descriptor)) != if_match:
+                raise ObjectChanged(f"get {key}: the file was changed")
             if len(data) != wanted:
                 raise Unavailable(f"get {key}: the file shrank while it was read")
             return data
@@ -338,8 +342,11 @@ def _kept_checksum(descriptor: int) -> int | None:
 
 
 def _info(key: str, facts: os.stat_result, checksum: int | None) -> ObjectInfo:
-    etag = f"{facts.st_ino:x}-{facts.st_mtime_ns:x}-{facts.st_size:x}"
-    return ObjectInfo(key, facts.st_size, etag, facts.st_mtime_ns, checksum)
+    return ObjectInfo(key, facts.st_size, _etag(facts), facts.st_mtime_ns, checksum)
+
+
+def _etag(facts: os.stat_result) -> str:
+    return f"{facts.st_ino:x}-{facts.st_mtime_ns:x}-{facts.st_size:x}"
 
 
 def _pread_all(descriptor: int, length: int, offset: int) -> bytes:

@@ -25,7 +25,7 @@ from gsfs.backends.measure import Counters, Measure, OnRequest
 from gsfs.backends.options import LocationOptions
 from gsfs.backends.request import Request, RequestKind, T
 from gsfs.backends.retry import Retry
-from gsfs.errors import BackendError, ObjectExists
+from gsfs.errors import BackendError, ObjectChanged, ObjectExists
 from gsfs.model import LocationId
 
 log = logging.getLogger(__name__)
@@ -112,12 +112,14 @@ class Location:
         deadline_s: float | None = None,
         patient: bool = False,
         verify: Verify | None = None,
+        if_match: str = "",
     ) -> bytes:
         """Bytes ``[offset, offset+length)``, shorter only at the object's end. Raises ObjectNotFound.
 
-        With ``verify``, bytes that it rejects are fetched again, and BackendCorrupt ends the attempts.
+        With ``verify``, bytes that it rejects are fetched again, and BackendCorrupt ends the attempts. With
+        ``if_match``, an object with another etag raises ObjectChanged.
         """
-        run = partial(_get_verified, self._backend, key, offset, length, verify)
+        run = partial(_get_verified, self._backend, key, offset, length, verify, if_match)
         request = self._request(RequestKind.GET, run, key, deadline_s, patient)
         request.bytes_down = length
         return await self._carry_out(request)
@@ -228,8 +230,13 @@ class Location:
             self.on_health_change(self)
 
 
-def _get_verified(backend: Backend, key: str, offset: int, length: int, verify: Verify | None) -> bytes:
-    data = backend.get_range(key, offset, length)
+def _get_verified(backend: Backend, key: str, offset: int, length: int, verify: Verify | None, if_match: str) -> bytes:
+    try:
+        # Only what other tools put there is asked for by its etag; our own keys are never used twice.
+        same = {"if_match": if_match} if if_match else {}
+        data = backend.get_range(key, offset, length, **same)
+    except ObjectExists:
+        raise ObjectChanged(f"get {key}: is another object now") from None
     if verify is not None:
         verify(data)
     return data

@@ -12,7 +12,7 @@ from typing import Final
 from gsfs.backends.base import Capabilities, ObjectInfo, Source
 from gsfs.backends.checksum import crc32c
 from gsfs.backends.source import read_source
-from gsfs.errors import BackendCorrupt, ObjectExists, ObjectNotFound
+from gsfs.errors import BackendCorrupt, ObjectChanged, ObjectExists, ObjectNotFound
 
 CAPABILITIES: Final = Capabilities(
     max_object_bytes=1 << 40,
@@ -42,8 +42,10 @@ class MemoryBackend:
                 raise ObjectExists(f"put {key}: there is an object already")
             return self._store(key, data, source.crc32c)
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
-        _info, data = self._find(key)
+    def get_range(self, key: str, offset: int, length: int, *, if_match: str = "") -> bytes:
+        info, data = self._find(key)
+        if if_match and info.etag != if_match:
+            raise ObjectChanged(f"get {key}: is another object now")
         return data[offset : offset + length]
 
     def head(self, key: str) -> ObjectInfo:

@@ -20,8 +20,8 @@ class PrefixedBackend:
     def put(self, key: str, source: Source, *, if_absent: bool = False) -> ObjectInfo:
         return self._bare(self._inner.put(self._prefix + key, source, if_absent=if_absent))
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
-        return self._inner.get_range(self._prefix + key, offset, length)
+    def get_range(self, key: str, offset: int, length: int, *, if_match: str = "") -> bytes:
+        return self._inner.get_range(self._prefix + key, offset, length, if_match=if_match)
 
     def head(self, key: str) -> ObjectInfo:
         return self._bare(self._inner.head(self._prefix + key))

@@ -78,14 +78,15 @@ class S3Backend:
         written_ns = 0  # PutObject does not say when
         return ObjectInfo(key, source.size_bytes, _etag(answer), written_ns, source.crc32c)
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
+    def get_range(self, key: str, offset: int, length: int, *, if_match: str = "") -> bytes:
         what = f"get {key}"
         if length <= 0:
             return b""
+        same = {"IfMatch": f'"{if_match}"'} if if_match else {}
         try:
             with self._translated(what):
                 answer = self._client.get_object(
-                    Bucket=self._bucket, Key=key, Range=range_header(offset, length)
+                    Bucket=self._bucket, Key=key, Range=range_header(offset, length), **same
                 )
                 with answer["Body"] as stream:
                     body: bytes = stream.read()

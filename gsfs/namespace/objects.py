@@ -46,6 +46,8 @@ class Replica(NamedTuple):
     etag: str | None
     since_ns: int
     expires_ns: int | None
+    owned: bool = True
+    """False: there before us (imported); forgotten, never deleted at its location."""
 
 
 class ObjectTable:
@@ -59,12 +61,16 @@ class ObjectTable:
         self._kept: dict[tuple[int, str], int] | None = None
         self.before_kept_changes: Callable[[], None] = lambda: None
         """Called before the bytes that a location keeps change, so that what was kept until now can be counted."""
+        self.now_ns: Callable[[], int] = time.time_ns
         self.garbage_possible = True
         self._select = compile_statement(database, select(o).where(one))
         self._insert = compile_statement(database, insert(o))
         self._grow = compile_statement(
             database,
             update(o).values(size=bindparam("v_size"), crc32c=bindparam("v_crc"), synced=bindparam("v_synced")).where(one),
+        )
+        self._learn = compile_statement(
+            database, update(o).values(crc32c=bindparam("v_crc"), block_crcs=bindparam("v_b")).where(one)
         )
         self._synced = compile_statement(database, update(o).values(synced=o.c.size).where(one))
         self._seal = compile_statement(
@@ -138,6 +144,7 @@ class ObjectTable:
             database,
             select(r.c.object)
             .where(r.c.expires_ns.is_not(None) & (r.c.expires_ns < bindparam("now")) & readable)
+            .where(r.c.object > bindparam("after"))
             .group_by(r.c.object)
             .order_by(r.c.object)
             .limit(bindparam("most"))
@@ -209,6 +216,10 @@ class ObjectTable:
         self._seal.run(ObjectState.SEALED, size, crc32c, block_crcs, synced, object_)
         self.garbage_possible = True
 
+    def learn(self, object_: int, crc32c: int, block_crcs: bytes) -> None:
+        """The checksums of an imported object, computed from its bytes."""
+        self._learn.run(crc32c, block_crcs, object_)
+
     def remove(self, object_: int) -> None:
         self._delete.run(object_)
 
@@ -275,9 +286,16 @@ class ObjectTable:
     def add_replica(
         self, object_: int, location: LocationId, state: ReplicaState, *, key: str | None = None, expires_ns: int | None = None
     ) -> None:
-        self._replica_insert.run(object_, location, state, key, None, time.time_ns(), expires_ns)
+        self._replica_insert.run(object_, location, state, key, None, self.now_ns(), expires_ns, 1)
         if state in READABLE:
             self._count_kept(object_, location, 1)
+
+    def add_foreign(self, object_: int, location: LocationId, key: str, etag: str, *, owned: bool) -> None:
+        """A replica that was there before us, under a key of its own."""
+        self._replica_insert.run(
+            object_, location, ReplicaState.AVAILABLE, key, etag, self.now_ns(), None, int(owned)
+        )
+        self._count_kept(object_, location, 1)
 
     def advance(self, object_: int, location: LocationId, event: Event, *, etag: str | None = None) -> ReplicaState:
         """Let ``event`` happen to the replica. Raises LastReplica where the invariant would break."""
@@ -292,7 +310,9 @@ class ObjectTable:
         if state is ReplicaState.GONE:
             self._replica_delete.run(object_, location)
         else:
-            self._replica_state.run(state, etag or replica.etag, time.time_ns(), object_, location)
+            keeps = state in READABLE and replica.state in READABLE
+            since_ns = replica.since_ns if keeps else self.now_ns()
+            self._replica_state.run(state, etag or replica.etag, since_ns, object_, location)
         return state
 
     def _refuse_last(self, object_: int, location: LocationId) -> None:
@@ -307,9 +327,9 @@ class ObjectTable:
         """When the policy lets the replica go; None: never."""
         self._expiry.run(expires_ns, object_, location)
 
-    def due(self, now_ns: int, most: int) -> list[ObjectId]:
-        """Objects that have a readable replica past its expiry."""
-        return [ObjectId(row[0]) for row in self._due.all(now_ns, most)]
+    def due(self, now_ns: int, after: int, most: int) -> list[ObjectId]:
+        """Objects numbered above ``after`` that have a readable replica past its expiry, in order."""
+        return [ObjectId(row[0]) for row in self._due.all(now_ns, after, most)]
 
     def in_bucket(self, bucket: int, after: int, most: int) -> list[PhysicalObject]:
         """Sealed objects of a bucket numbered above ``after``, in order: to walk them in pieces."""
@@ -352,5 +372,5 @@ def _object(row: Row) -> PhysicalObject:
 
 
 def _replica(row: Row) -> Replica:
-    object_, location, state, *rest = row
-    return Replica(object_, location, ReplicaState(state), *rest)
+    object_, location, state, *rest, owned = row
+    return Replica(object_, location, ReplicaState(state), *rest, bool(owned))

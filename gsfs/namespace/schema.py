@@ -112,8 +112,9 @@ object_ = Table(
     Column("state", String(8), nullable=False, comment="open (a segment) or sealed (immutable)"),
     Column("size", BigInteger, nullable=False, comment="bytes; of an open segment: as of this commit"),
     Column("live", BigInteger, nullable=False, comment="bytes that extents refer to; 0 and sealed: garbage"),
-    Column("crc32c", BigInteger, nullable=False, comment="CRC32C of the bytes [0, size)"),
-    Column("block_crcs", LargeBinary, comment="sealed: CRC32C of each 1 MiB block, 4 bytes big-endian each"),
+    Column("crc32c", BigInteger, nullable=False, comment="CRC32C of the bytes [0, size); -1: not known yet"),
+    Column("block_crcs", LargeBinary, comment="sealed: CRC32C of each 1 MiB block, 4 bytes big-endian each; "
+           "NULL: open, or imported and never read as a whole"),
     Column("created_ns", BigInteger, nullable=False, comment="when the first byte was appended"),
     Column("synced", BigInteger, nullable=False, comment="bytes [0, synced) known to be on the local disk"),
     comment="physical objects",
@@ -136,8 +137,9 @@ replica = Table(
     Column("state", String(16), nullable=False, comment="see namespace.replicas.TRANSITIONS"),
     Column("key", Text, comment="key at the location; NULL: derived from the object's number and epoch"),
     Column("etag", Text, comment="the provider's version tag once available"),
-    Column("since_ns", BigInteger, nullable=False, comment="when the state was entered"),
+    Column("since_ns", BigInteger, nullable=False, comment="when the state was entered; readable: when it became so"),
     Column("expires_ns", BigInteger, comment="when the policy lets it go; NULL: never (home location)"),
+    Column("owned", BigInteger, nullable=False, comment="1: deleted at the location when let go; 0: only forgotten"),
     comment="copies of physical objects; a live object's last available replica is never removed",
     sqlite_with_rowid=False,
 )
@@ -200,6 +202,45 @@ trail = Table(
     sqlite_with_rowid=False,
 )
 
+follow = Table(
+    "follow",
+    metadata,
+    Column("bucket", BigInteger, primary_key=True, autoincrement=False, comment="ino of the bucket"),
+    Column("kind", String(8), primary_key=True, comment="import or export"),
+    Column("location", String(128), primary_key=True, comment="where the plain objects are"),
+    Column("prefix", LargeBinary, primary_key=True, comment="of their keys, UTF-8; empty or ends in /"),
+    Column("settings", Text, nullable=False, comment="fields of namespace.follows.Settings, JSON"),
+    comment="imports and exports; whether they go on by themselves is in the settings",
+)
+
+imported = Table(
+    "imported",
+    metadata,
+    Column("bucket", BigInteger, primary_key=True, autoincrement=False, comment="ino of the bucket"),
+    Column("key", LargeBinary, primary_key=True, comment="key behind the import's prefix, UTF-8"),
+    Column("ino", BigInteger, nullable=False, comment="what it became; keys that end in /: a directory"),
+    Column("object", BigInteger, nullable=False, comment="physical object; 0: it is empty"),
+    Column("etag", Text, nullable=False, comment="version tag of what was imported"),
+    comment="foreign objects that were imported; stays when the file is removed here, so that it does not return",
+    sqlite_with_rowid=False,
+)
+
+exported = Table(
+    "exported",
+    metadata,
+    Column("bucket", BigInteger, primary_key=True, autoincrement=False, comment="ino of the bucket"),
+    Column("location", String(128), primary_key=True, comment="where the plain object is"),
+    Column("prefix", LargeBinary, primary_key=True, comment="of the export, as in follow"),
+    Column("path", LargeBinary, primary_key=True, comment="in the bucket, without a leading /"),
+    Column("ino", BigInteger, nullable=False, comment="the file as it was exported"),
+    Column("mtime_ns", BigInteger, nullable=False, comment="its mtime then"),
+    Column("size", BigInteger, nullable=False, comment="its size then"),
+    Column("etag", Text, nullable=False, comment="version tag of the plain object"),
+    comment="plain objects that an export wrote: what is unchanged is not written again",
+    sqlite_with_rowid=False,
+)
+
+Index("exported_ino", exported.c.ino)
 Index("object_garbage", object_.c.bucket, sqlite_where=object_.c.live == 0, postgresql_where=object_.c.live == 0)
 Index("replica_state", replica.c.location, replica.c.state)
 Index("replica_expiry", replica.c.expires_ns, sqlite_where=replica.c.expires_ns.is_not(None),

@@ -25,6 +25,7 @@ from gsfs.namespace.buckets import BucketTable
 from gsfs.namespace.database import NOT_TO_BE_REWOUND, Database, compile_statement
 from gsfs.namespace.entries import EntryTable, SymlinkTable, XattrTable
 from gsfs.namespace.extents import ExtentTable
+from gsfs.namespace.follows import ExportedTable, FollowTable, ImportedTable
 from gsfs.namespace.inodes import Inode, InodeTable
 from gsfs.namespace.locations import LocationTable
 from gsfs.namespace.objects import ObjectTable
@@ -61,6 +62,9 @@ class Store:
         self.buckets = BucketTable(database)
         self.policies = PolicyTable(database)
         self.locations = LocationTable(database)
+        self.follows = FollowTable(database)
+        self.imported = ImportedTable(database)
+        self.exported = ExportedTable(database)
         self.before_commit: list[Callable[[], None]] = []
         self.dirty = False
         """Something was changed since the last commit."""

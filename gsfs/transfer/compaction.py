@@ -74,7 +74,8 @@ class Compaction:
         """All its blocks are on the local disk, so that copying costs no egress."""
         file = self._cache.get(id_)
         object_ = self._downloads.describe(id_)
-        return file is not None and object_ is not None and file.bytes >= object_.size
+        known = object_ is not None and object_.block_crcs is not None  # not so of what was imported and not read
+        return file is not None and object_ is not None and known and file.bytes >= object_.size
 
     async def _copy(self, ino: Ino, run: Run) -> None:
         file = self._cache.get(run.object)

@@ -13,7 +13,7 @@ import trio
 from cachetools import LRUCache
 
 from gsfs.backends.location import Location
-from gsfs.data.cache import BLOCK, ObjectCache, block_crc, mask
+from gsfs.data.cache import BLOCK, ObjectCache, ObjectFile, block_crc, crc_of_file, mask
 from gsfs.errors import BackendCorrupt, BackendError, InputOutput
 from gsfs.model import LocationId, ObjectId
 from gsfs.namespace.objects import ObjectTable, PhysicalObject, Replica
@@ -22,6 +22,8 @@ from gsfs.transfer.accounts import pays
 
 log = logging.getLogger(__name__)
 
+CRC_UNKNOWN = -1
+"""In place of the checksum of an imported object that has not been read as a whole."""
 FETCH_BLOCKS_MAX = 8
 """Blocks asked for in one ranged read."""
 
@@ -48,6 +50,8 @@ class Downloads:
         self._flights: dict[tuple[ObjectId, int], trio.Event] = {}
         self._known: LRUCache[ObjectId, PhysicalObject] = LRUCache(4096)
         self.fetched_bytes = 0
+        self.on_learned: Callable[[], None] = lambda: None
+        """Told when checksums of an imported object were written down."""
         self.on_read: Callable[[PhysicalObject, Sequence[Replica]], None] = lambda _object, _replicas: None
         """Told before bytes are asked of a location; may refuse by raising QuotaExceeded."""
 
@@ -120,6 +124,8 @@ class Downloads:
             try:
                 data = await self._get(object_, replica, first, offset, length)
                 self._keep(object_, first, data)
+                if object_.block_crcs is None:
+                    await self._learn(object_)
                 return
             except BackendError as error:
                 cause = str(error)
@@ -140,7 +146,30 @@ class Downloads:
                     raise BackendCorrupt(f"object {object_.id}: block {block} fails its checksum")
 
         location = self._locations[replica.location]
-        return await location.get_range(self._objects.key_of(object_, replica), offset, length, verify=verify)
+        key = self._objects.key_of(object_, replica)
+        # Others may write to keys that are not ours: all blocks must be of the version that was imported.
+        same = (replica.etag or "") if replica.key is not None else ""
+        return await location.get_range(key, offset, length, verify=verify, if_match=same)
+
+    async def _learn(self, object_: PhysicalObject) -> None:
+        """Write down the checksums of an imported object as soon as all of it is here."""
+        file = self._cache.get(object_.id)
+        whole = mask(0, (object_.size - 1) // BLOCK)
+        if file is None or file.verified & whole != whole:
+            return
+        file.users += 1
+        try:
+            sums = await trio.to_thread.run_sync(crc_of_file, file.fd, object_.size)
+        finally:
+            file.users -= 1
+        if sums is None:
+            return
+        if object_.crc32c not in (CRC_UNKNOWN, sums[0]):
+            for block in range((object_.size - 1) // BLOCK + 1):
+                self._cache.drop_block(file, block)
+            raise BackendCorrupt(f"object {object_.id}: its bytes fail the checksum that its location keeps")
+        self._objects.learn(object_.id, *sums)
+        self.on_learned()
 
     def _keep(self, object_: PhysicalObject, first: int, data: bytes) -> None:
         self._cache.make_room(len(data), look_at_disk=True)
@@ -155,8 +184,10 @@ class Downloads:
         """Compare the checksums of blocks that an earlier run left; drops what fails. True when all are good."""
         file = self._cache.get(object_.id)
         wanted = mask(first, last)
+        if file is not None and object_.block_crcs is None:
+            self._drop_unproven(file, first, last)
         if file is None or file.present & wanted != wanted or object_.block_crcs is None:
-            return False
+            return file is not None and file.verified & wanted == wanted
         unknown = [block for block in range(first, last + 1) if not file.verified >> block & 1]
         file.users += 1
         try:
@@ -172,6 +203,12 @@ class Downloads:
                 log.warning("object %d: cached block %d fails its checksum; fetching it again", object_.id, block)
                 self._cache.drop_block(file, block)
         return not bad
+
+    def _drop_unproven(self, file: ObjectFile, first: int, last: int) -> None:
+        """Blocks that an earlier run left of an imported object, whose checksums nobody knows."""
+        for block in range(first, last + 1):
+            if file.present >> block & 1 and not file.verified >> block & 1:
+                self._cache.drop_block(file, block)
 
 
 def _bad_blocks(fd: int, size: int, block_crcs: bytes, blocks: Sequence[int]) -> set[int]:

@@ -127,15 +127,17 @@ class Garbage:
         keys = {}
         for replica in replicas:
             object_ = self._store.objects.get(replica.object)
-            if object_ is not None:
+            if object_ is not None and replica.owned:
                 keys[replica.object] = self._store.objects.key_of(object_, replica)
         try:
-            await target.delete_many(list(keys.values()))
+            if keys:
+                await target.delete_many(list(keys.values()))
         except BackendError as error:
             log.warning("garbage at %s: %s", location, error)
             return False
         failpoints.hit("garbage.after-delete")
-        for id_ in keys:
+        foreign = [replica.object for replica in replicas if not replica.owned]
+        for id_ in [*keys, *foreign]:
             if self._store.objects.replica(id_, location) is not None:
                 self._store.objects.advance(id_, location, Event.REMOVED)
                 self._forget_if_gone(id_)
@@ -146,4 +148,5 @@ class Garbage:
     def _forget_if_gone(self, id_: ObjectId) -> None:
         if not self._store.objects.replicas(id_):
             self._store.objects.remove(id_)
+            self._store.policies.drop_trails(id_)
             self.removed_objects += 1

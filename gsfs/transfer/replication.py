@@ -7,13 +7,12 @@ in the same way.
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 
 import trio
 
 from gsfs.data.cache import BLOCK, ObjectCache
-from gsfs.errors import GsfsError
+from gsfs.errors import GsfsError, InputOutput
 from gsfs.model import LocationId, ObjectId, ObjectState, ReplicaState
 from gsfs.namespace.objects import LastReplica
 from gsfs.namespace.replicas import READABLE, Event
@@ -64,6 +63,7 @@ class Replication:
         self._under_way: set[tuple[ObjectId, LocationId]] = set()
         self._handed_over = trio.Event()
         self.expired_replicas = 0
+        self._expired_to = 0  # object up to which the present round of expiry has looked
         self.failed: dict[tuple[ObjectId, LocationId], str] = {}
 
     @property
@@ -118,9 +118,11 @@ class Replication:
             last = (object_.size - 1) // BLOCK
             if not await self._downloads.verify(object_, 0, last):
                 await self._downloads.fetch(object_, 0, last)
-        file = self._cache.get(wanted.object)
-        if file is None or objects.get(wanted.object) is None or objects.replica(wanted.object, wanted.location):
+        file, now = self._cache.get(wanted.object), objects.get(wanted.object)
+        if file is None or now is None or objects.replica(wanted.object, wanted.location):
             return
+        if now.block_crcs is None:
+            raise InputOutput(f"object {wanted.object}: did not stay in the cache as a whole")
         file.held = True  # until the upload has settled
         objects.add_replica(wanted.object, wanted.location, ReplicaState.INTENT, expires_ns=wanted.expires_ns)
         self._uploads.queue(wanted.object, object_.size, wanted.location)
@@ -144,15 +146,21 @@ class Replication:
     async def _expire_now_and_then(self) -> None:
         while True:
             await trio.sleep(EXPIRY_TICK_S)
-            self.expire(time.time())
+            self.expire(self._steward.clock())
 
     def expire(self, now_s: float) -> int:
-        """Let go of replicas past their time; how many."""
+        """Let go of replicas past their time, a batch at each call; how many.
+
+        What is past its time and stays all the same (pinned, below a minimum age, the last one) stands in nobody's
+        way: the next call goes on behind it, and begins anew at the end.
+        """
         prices = self._steward.prices
         if prices is None:
             return 0
         count = 0
-        for id_ in self._store.objects.due(int(now_s * 1e9), EXPIRY_BATCH):
+        due = self._store.objects.due(int(now_s * 1e9), self._expired_to, EXPIRY_BATCH)
+        self._expired_to = due[-1] if len(due) == EXPIRY_BATCH else 0
+        for id_ in due:
             for fact in expired(self._steward.facts(self._store.objects.replicas(id_)), now_s, prices):
                 count += self.drop(id_, LocationId(fact.region))
         self.expired_replicas += count

@@ -44,9 +44,9 @@ class FlakyBackend:
         self._leave("put")
         return info
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
+    def get_range(self, key: str, offset: int, length: int, *, if_match: str = "") -> bytes:
         self._enter("get", key)
-        data = self._inner.get_range(key, offset, length)
+        data = self._inner.get_range(key, offset, length, if_match=if_match)
         self._leave("get")
         return data
 

@@ -46,12 +46,15 @@ class LyingBackend(FlakyBackend):
 
     lies = 0
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
-        data = super().get_range(key, offset, length)
+    def get_range(self, key: str, offset: int, length: int, *, if_match: str = "") -> bytes:
+        data = super().get_range(key, offset, length, if_match=if_match)
         if self.lies and data:
             self.lies -= 1
             return bytes([data[0] ^ 0xFF]) + data[1:]
         return data
+
+    def close(self) -> None:
+        """The location outlives those who use it."""
 
 
 def fast_directory() -> str | None:
