@@ -117,8 +117,8 @@ def _problems(volume: Volume) -> list[str]:
     return [*check(volume.store), *(f"damaged: object {o.id}" for o in volume.recovered.damaged)]
 
 
-def look(run: Run, target: Path, point: int) -> int:
-    """Start on what the cut has left; the number of bytes found good."""
+def look(run: Run, target: Path, point: int) -> tuple[int, bool]:
+    """Start on what the cut has left; the number of bytes found good, and whether commits were taken back."""
     config = configuration(target, run.durability)
     seen, problems, volume = trio.run(found_after, config)
     assert problems == []
@@ -128,7 +128,8 @@ def look(run: Run, target: Path, point: int) -> int:
     )
     again, problems, _volume = trio.run(found_after, config)
     assert (again, problems) == (seen, []), "a second start after the same cut finds something else"
-    return sum(len(entry[2]) for entry in seen.values() if isinstance(entry[2], bytes))
+    checked = sum(len(entry[2]) for entry in seen.values() if isinstance(entry[2], bytes))
+    return checked, volume.recovered.rewound_bytes > 0
 
 
 @pytest.mark.parametrize(("durability", "seed"), [(Durability.LOCAL, 1), (Durability.LOCAL, 2), (Durability.WRITEBACK, 3)])
@@ -138,17 +139,18 @@ def test_power_cuts_keep_what_was_fsynced_and_show_nothing_that_never_was(
     caplog.set_level(logging.CRITICAL)
     home = scratch / str(seed)
     run = record(home, durability, seed)
-    checked = 0
+    checked = rewound = 0
     for point, mode, journal, chance in run.cuts(cuts, seed):
         target = home / "after"
         run.trace.materialise(run.recorder.initial, target, point, mode, chance, journal)
         try:
-            checked += look(run, target, point)
+            found, back = look(run, target, point)
+            checked, rewound = checked + found, rewound + back
         except BaseException as error:
             error.add_note(f"cut at {point} of {len(run.trace.records)}, {mode}, {journal}, seed {chance}")
             raise
         shutil.rmtree(target)
-    print(f"\npower cuts survived: {cuts}; bytes checked: {checked}")
+    print(f"\npower cuts survived: {cuts}; bytes checked: {checked}; rewound: {rewound}")
 
 
 def test_the_recorded_run_reaches_every_mover(scratch: Path) -> None:

@@ -47,14 +47,14 @@ def calls(seed: int, steps: int) -> Iterator[tuple[Call, Frozen]]:
     bucket = model.make((), BUCKET, "dir")
     yield Call("mkdir", BUCKET), model.freeze()
     for _ in range(steps):
-        yield _next(rng, model), model.freeze()
+        yield _next(rng, model, fsyncs=5 if seed % 2 else 1), model.freeze()
     assert bucket.kind == "dir"
 
 
-def _next(rng: random.Random, model: Model) -> Call:
+def _next(rng: random.Random, model: Model, fsyncs: int) -> Call:
     there = sorted(model.at((BUCKET,)).entries)
     name, path = rng.choice(NAMES), (BUCKET,)
-    what = rng.choices(["write", "write", "append", "rename", "unlink", "truncate", "fsync", "pause"], [4, 2, 6, 2, 1, 1, 5, 1])[0]
+    what = rng.choices(["write", "write", "append", "rename", "unlink", "truncate", "fsync", "pause"], [4, 2, 6, 2, 1, 1, fsyncs, 1])[0]
     if what in ("fsync", "pause"):
         return Call(what, name)
     if name not in there:
