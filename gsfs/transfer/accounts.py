@@ -7,7 +7,7 @@ Nothing is priced here.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -49,11 +49,12 @@ def pays(bucket: int) -> Iterator[None]:
 class Accounts:
     """One for each mount. ``region`` is where the mount runs; empty: outside of all of them."""
 
-    def __init__(self, store: Store, locations: dict[LocationId, Location], region: str) -> None:
+    def __init__(self, store: Store, locations: dict[LocationId, Location], region: str, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._store = store
         self._region = region
         self._ledger = Ledger()
-        self._counted_to_ms = int(time.time() * 1000)
+        self._counted_to_ms = int(clock() * 1000)
         for location in locations.values():
             self.watch(location)
         store.objects.before_kept_changes = self.count_storage
@@ -66,7 +67,7 @@ class Accounts:
     def _request(
         self, location: str, kind: RequestKind, size_bytes: int, _seconds: float, _error: BackendError | None
     ) -> None:
-        now_s, payer, billed = time.time(), _payer.get(), BILLED_AS[kind]
+        now_s, payer, billed = self._clock(), _payer.get(), BILLED_AS[kind]
         self._ledger.request(now_s, payer, location, billed, size_bytes=size_bytes, reader=self._region)
         if billed is Kind.PUT and self._region:
             self._ledger.egress(now_s, payer, self._region, location, size_bytes)
@@ -80,7 +81,7 @@ class Accounts:
 
     def count_storage(self) -> None:
         """Byte-time since the last call, of what is stored now."""
-        now_ms = int(time.time() * 1000)
+        now_ms = int(self._clock() * 1000)
         if now_ms <= self._counted_to_ms:
             return
         since_ms, self._counted_to_ms = self._counted_to_ms, now_ms

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict
 from decimal import Decimal
 
@@ -43,8 +43,14 @@ class Steward:
     """One for each mount."""
 
     def __init__(
-        self, store: Store, locations: dict[LocationId, Location], region: str, prices: PriceTable | None
+        self,
+        store: Store,
+        locations: dict[LocationId, Location],
+        region: str,
+        prices: PriceTable | None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self.clock = clock
         self._store = store
         self._locations = locations
         self.region = region
@@ -56,9 +62,11 @@ class Steward:
         self._policies: dict[tuple[str, str], BucketPolicy] = {}
         self._memories: dict[int, RegionMemory] = {}
         self._changed_memories: set[int] = set()
-        self._recent: TTLCache[ObjectId, bool] = TTLCache(65_536, READ_WINDOW_S)
-        self._spent: TTLCache[int, Decimal] = TTLCache(1024, BUDGET_LOOK_S)
+        self._recent: TTLCache[ObjectId, bool] = TTLCache(65_536, READ_WINDOW_S, timer=clock)
+        self._spent: TTLCache[int, Decimal] = TTLCache(1024, BUDGET_LOOK_S, timer=clock)
         self._warned: LRUCache[int, bool] = LRUCache(1024)
+        self.pinned: Set[ObjectId] = frozenset()
+        """Objects whose replicas are never dropped (``transfer.keeper`` owns the set)."""
         store.before_commit.append(self._write)
 
     def locations_changed(self) -> None:
@@ -89,6 +97,7 @@ class Steward:
                 permanent=r.expires_ns is None,
                 expires_s=(r.expires_ns or 0) / 1e9,
                 created_s=r.since_ns / 1e9,
+                pinned=r.object in self.pinned,
             )
             for r in replicas
             if r.state in READABLE and r.location in self._locations
@@ -103,6 +112,17 @@ class Steward:
             found = RegionMemory.from_bytes(state) if state else new_memory(self.region, self.regions, self.prices)
             self._memories[bucket] = found
         return found
+
+    def longest_t_even_s(self, size_bytes: int) -> float:
+        """Of an object of that size, from whichever location it might be fetched."""
+        assert self.edges is not None
+        edges = [self.edges.edge(src, self.region) for src in self.regions if src != self.region]
+        return max((edge.t_even_s(size_bytes) for edge in edges), default=0.0)
+
+    def forget_bucket(self, bucket: int) -> None:
+        """It was removed: nothing of it is written any more."""
+        self._memories.pop(bucket, None)
+        self._changed_memories.discard(bucket)
 
     def trail(self, object_: ObjectId) -> Trail:
         state = self._store.policies.trail(object_, self.region)
@@ -133,7 +153,7 @@ class Steward:
 
     def reads_per_month(self, bucket: Bucket) -> dict[str, float]:
         """Reads of one object of the bucket per month by region, from the ledger's last month."""
-        now_hour = int(time.time() // 3600)
+        now_hour = int(self.clock() // 3600)
         lines = [r for r in self._store.policies.lines(now_hour - MONTH_HOURS) if r.bucket == str(bucket.ino)]
         stored = max(bucket.used_bytes, 1)
         reads: dict[str, float] = {}
@@ -156,7 +176,7 @@ class Steward:
         if self.edges is None or not self.region or bucket is None or object_.id in self._recent:
             return None
         self._recent[object_.id] = True
-        policy, now_s = self.policy(bucket), time.time()
+        policy, now_s = self.policy(bucket), self.clock()
         trail, memory = self.trail(object_.id), self.memory(object_.bucket)
         decision = decide_read(
             policy, self.region, now_s, object_.size, self.facts(replicas),
@@ -193,8 +213,9 @@ class Steward:
         """What the bucket has cost since the month began."""
         known: Decimal | None = self._spent.get(bucket.ino)
         if known is None:
-            now = time.gmtime()
-            month_began = int(time.time() // 3600) - (now.tm_mday - 1) * 24 - now.tm_hour
+            now_s = self.clock()
+            now = time.gmtime(now_s)
+            month_began = int(now_s // 3600) - (now.tm_mday - 1) * 24 - now.tm_hour
             known = self._spent[bucket.ino] = self.cost_of(bucket.ino, month_began)
         return known
 
