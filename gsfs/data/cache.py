@@ -22,6 +22,9 @@ BLOCK = MIB
 """Unit of fetching and verifying, in bytes."""
 OPEN_FILES_MAX = 512
 SUBDIRECTORIES = 256
+FLOOR_BYTES = 16 << 20
+"""Free space that is left whatever the configuration says: without room for its log, nothing could be committed,
+uploaded or let go of any more."""
 
 
 class ObjectFile:
@@ -71,7 +74,7 @@ class ObjectCache:
     def __init__(self, directory: Path, capacity_bytes: int, min_free_bytes: int) -> None:
         self.directory = directory / "objects"
         self.capacity_bytes = capacity_bytes
-        self.min_free_bytes = min_free_bytes
+        self.min_free_bytes = max(min_free_bytes, FLOOR_BYTES)
         self.used_bytes = 0
         self.hits = 0
         self.misses = 0

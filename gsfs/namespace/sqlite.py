@@ -104,8 +104,15 @@ class SqliteDatabase:
     def _refuse_on_full_disk(self) -> None:
         """A commit that meets a full disk is lost; one that is not tried yet can wait. Raises OSError."""
         status = os.statvfs(self.path.parent)
-        if status.f_bavail * status.f_frsize < LOG_RESERVE_BYTES:
+        if status.f_bavail * status.f_frsize < LOG_RESERVE_BYTES and self._prepared_room() < LOG_RESERVE_BYTES // 2:
             raise OSError(errno.ENOSPC, f"{self.path.parent}: less than {LOG_RESERVE_BYTES >> 20} MiB left for the namespace's log")
+
+    def _prepared_room(self) -> int:
+        """Bytes of the log's file that lie behind its last commit: written already, so they need no space."""
+        mark = self.durable_mark()
+        end = WAL_HEADER_BYTES + (mark[1] if mark else 0) * (FRAME_HEADER.size + PAGE_SIZE)
+        log = Path(f"{self.path}-wal")
+        return log.stat().st_size - end if log.exists() else 0
 
     def rollback(self) -> None:
         if self._connection.in_transaction:
@@ -166,12 +173,12 @@ class SqliteDatabase:
         connection = sqlite3.connect(self.path, isolation_level=None)
         try:
             connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            _fold(connection)
         finally:
             connection.close()
 
     def checkpoint_between(self) -> None:
-        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        _fold(self._connection)
 
     def check(self) -> list[str]:
         rows = self._connection.execute("PRAGMA integrity_check(20)").fetchall()
@@ -201,6 +208,14 @@ class SqliteDatabase:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+
+def _fold(connection: sqlite3.Connection) -> None:
+    """A checkpoint that fails, on a full disk say, changes nothing that counts. Raises OSError."""
+    try:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.OperationalError as error:
+        raise OSError(errno.EIO, f"the namespace's log could not be folded back: {error}") from None
 
 
 def _close_unfolded(connection: sqlite3.Connection, path: Path) -> None:

@@ -62,7 +62,7 @@ def scene(scratch: Path) -> Iterator[Scene]:
 @pytest.mark.parametrize("name", sorted(failpoints.NAMES))
 def test_a_kill_at_this_step_loses_nothing_that_was_promised(scene: Scene, name: str) -> None:
     victim = scene.victim
-    count = 4 if name.split(".")[0] in OFTEN else 1
+    count = 4 if name.split(".", maxsplit=1)[0] in OFTEN else 1
     victim.start(f"{name}:{count}")
     if name in ON_UNMOUNT:
         die_under(victim, scene.load, after=lambda: all(w.calls % 50 == 49 for w in scene.load.writers) or enough())

@@ -66,9 +66,9 @@ def test_the_owner_can_refuse_an_eviction(tmp_path: Path) -> None:
 
 
 def test_the_floor_of_free_space_is_kept_whatever_the_cap_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = cache(tmp_path, capacity=100 * MIB, floor=10 * MIB)
+    made = cache(tmp_path, capacity=100 * MIB, floor=20 * MIB)
     made.store_block(ONE, 0, b"x" * BLOCK)
-    monkeypatch.setattr(made, "free_bytes", lambda: 10 * MIB if ONE in made else 11 * MIB)
+    monkeypatch.setattr(made, "free_bytes", lambda: 20 * MIB if ONE in made else 21 * MIB)
     assert made.make_room(MIB // 2, look_at_disk=True)
     assert ONE not in made
     made.close()

@@ -281,7 +281,7 @@ class FileSystem(RuleBasedStateMachine):
 
     @rule()
     def seal(self) -> None:
-        self._call(lambda: self.volume.segments.seal_all())
+        self._call(self.volume.segments.seal_all)
         self.world.let_pass(1.0)
 
     @rule()
@@ -294,7 +294,7 @@ class FileSystem(RuleBasedStateMachine):
 
     @rule()
     def fold(self) -> None:
-        self._call(lambda: self.volume.committer.fold())
+        self._call(self.volume.committer.fold)
 
     @rule()
     @precondition(lambda self: not self.world.backend.down)

@@ -66,7 +66,7 @@ def test_a_second_opener_is_refused_while_the_first_has_it(url: str) -> None:
 def test_a_newer_schema_is_refused_and_nothing_is_changed(url: str) -> None:
     execute(url, f"UPDATE meta SET value = '{SCHEMA_VERSION + 1}' WHERE name = 'schema_version'")
     for _ in range(2):
-        with pytest.raises(SchemaMismatch, match="upgrade gsfs; nothing was changed"):
+        with pytest.raises(SchemaMismatch, match=r"upgrade gsfs; nothing was changed"):
             open_store(url)
 
 
@@ -108,7 +108,7 @@ def test_names_are_any_bytes(url: str) -> None:
 
 @pytest.mark.parametrize("text", ["mysql://x/y", "sqlite:///relative.db", "no url at all"])
 def test_a_url_that_cannot_be_used_says_what_it_takes(text: str) -> None:
-    with pytest.raises(ConfigError, match="namespace.url"):
+    with pytest.raises(ConfigError, match=r"namespace\.url"):
         parse_url(text)
 
 

@@ -74,7 +74,7 @@ def test_a_start_that_dies_before_it_queued_what_it_sealed_leaves_it_to_the_next
     place.write(b"f", LARGE)
     place.let_pass(0.2)
     place.kill()
-    from gsfs.recovery import open_recovered  # noqa: PLC0415  # the half of a start
+    from gsfs.recovery import open_recovered  # the half of a start
 
     store, cache, _here, report = open_recovered(place.config)[:4]
     assert report.sealed == 1
@@ -115,7 +115,7 @@ def test_damage_that_no_power_cut_did_never_rewinds_what_was_folded(place: Place
     caplog.set_level(logging.CRITICAL)
     place.write(b"f", LARGE)
     place.backend.down = True
-    place.call(lambda: place.volume.committer.fold())
+    place.call(place.volume.committer.fold)
     place.kill()
     for path in object_files(place):
         path.unlink()
@@ -188,7 +188,7 @@ def test_a_copy_that_was_evicted_does_not_count_when_the_crash_takes_the_row_bac
 
 
 def test_the_name_of_the_cache_survives_a_power_cut(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from gsfs.recovery import cache_location  # noqa: PLC0415
+    from gsfs.recovery import cache_location
 
     flushed: list[str] = []
     real = os.fsync
