@@ -183,7 +183,9 @@ def status(volume: Volume, mountpoint: str) -> Answer:
         },
         "commit_error": volume.committer.failure,
         "locations": _locations(volume),
+        "follows": volume.following.status(),
         "buckets": list_buckets(store),
+        "trace": volume.core.recorder.to_json() if volume.core.recorder is not None else None,
         "damaged_objects": [o.id for o in volume.recovered.damaged],
     }
 

@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from gsfs.errors import ConfigError, InvalidArgument
@@ -25,6 +26,7 @@ from gsfs.volume import Volume
 
 Answer = dict[str, Any]
 PAGE = 5000
+PINNED = b"user.gsfs.pinned"
 NEEDS_REGION = "needs prices: set [mount] region (where this machine is), or [policy] prices, in the configuration"
 
 
@@ -246,10 +248,18 @@ def _owners(volume: Volume, top: dict[int, str]) -> dict[int, str]:
 
 
 
+def _set_pinned(volume: Volume, inode: Inode, value: bytes) -> None:
+    if value not in (b"1", b"0", b""):
+        raise InvalidArgument(f"user.gsfs.pinned: {value[:20]!r}; takes 1 or 0")
+    (volume.keeper.pin if value == b"1" else volume.keeper.unpin)(inode)
+
+
 def install_xattrs(volume: Volume) -> None:
     """``user.gsfs.*``: computed when asked, never listed, so that copying tools leave them alone."""
     virtual = volume.attributes.virtual
     virtual[b"user.gsfs.locations"] = lambda inode: ",".join(locations_of(volume, inode)).encode()
     virtual[b"user.gsfs.durability"] = lambda inode: durability_of(volume, inode).encode()
+    virtual[PINNED] = lambda inode: b"1" if volume.keeper.is_pinned(inode) else b"0"
+    volume.attributes.settable[PINNED] = partial(_set_pinned, volume)
     if volume.steward.prices is not None:
         virtual[b"user.gsfs.cost_month"] = lambda inode: f"{month_cost_usd(volume, inode):f} USD".encode()

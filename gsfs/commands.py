@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gsfs import admin, answers, leaving, planning
+from gsfs import admin, answers, keeping, leaving, planning
 from gsfs.config import load
-from gsfs.errors import InvalidArgument, NotFoundError
+from gsfs.errors import Busy, EntryExists, InvalidArgument, NotFoundError, PermissionRefused
+from gsfs.filesystem.recording import Recorder
 from gsfs.policy.bucket import BucketPolicy, parse_policy
 from gsfs.volume import Volume
 
@@ -51,6 +52,46 @@ async def apply(volume: Volume, arguments: dict[str, Any], tell: Tell) -> Any:
     checked = admin.check_settings(arguments["settings"], list(map(str, volume.locations)))
     admin.apply_settings(volume.store, bucket, name, checked)
     return await planning.apply(volume, bucket, tell)
+
+
+async def pin(volume: Volume, arguments: dict[str, Any], tell: Tell) -> Any:
+    """Keep files in the cache, or no longer."""
+    return await keeping.pin(volume, arguments["ino"], arguments["off"], tell)
+
+
+async def warm(volume: Volume, arguments: dict[str, Any], tell: Tell) -> Any:
+    """Fetch files into the cache."""
+    return await keeping.warm(volume, arguments["ino"], tell)
+
+
+async def evict(volume: Volume, arguments: dict[str, Any], tell: Tell) -> Any:
+    """Let local copies go."""
+    return await keeping.evict(volume, arguments["ino"], tell)
+
+
+async def trace_start(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
+    """Record requests in a new file."""
+    path = Path(arguments["file"])
+    running = volume.core.recorder
+    if running is not None:
+        raise Busy(f"requests are being recorded in {running.path}; gsfs trace stop ends it")
+    try:
+        volume.core.recorder = Recorder(
+            path, volume.steward.region, arguments["share"], volume.steward.clock
+        )
+    except FileExistsError:
+        raise EntryExists(f"{path}: exists already; takes the name of a new file") from None
+    except OSError as error:
+        raise PermissionRefused(f"{path}: cannot be made: {error.strerror}") from None
+    return volume.core.recorder.to_json()
+
+
+async def trace_stop(volume: Volume, _arguments: dict[str, Any], _tell: Tell) -> Any:
+    """Stop recording; what was recorded is on the disk then."""
+    recorder = await volume.stop_recording()
+    if recorder is None:
+        raise NotFoundError("nothing is being recorded; gsfs trace start begins it")
+    return recorder.to_json()
 
 
 async def location_survey(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
@@ -98,6 +139,11 @@ COMMANDS: dict[str, Command] = {
     "cost": cost,
     "plan": plan,
     "apply": apply,
+    "pin": pin,
+    "warm": warm,
+    "evict": evict,
+    "trace_start": trace_start,
+    "trace_stop": trace_stop,
     "location_survey": location_survey,
     "location_leave": location_leave,
     "location_stay": location_stay,

@@ -21,6 +21,7 @@ from gsfs.backends.spec import LocationSpec
 from gsfs.config import Config
 from gsfs.data.segments import Segment, SegmentEvents, SegmentLog
 from gsfs.errors import BackendError, ConfigError, EntryExists
+from gsfs.exchange.following import Following
 from gsfs.filesystem.attributes import Attributes
 from gsfs.filesystem.content import Content
 from gsfs.filesystem.core import BucketDefaults, Core
@@ -28,6 +29,7 @@ from gsfs.filesystem.directories import Directories
 from gsfs.filesystem.names import Names
 from gsfs.filesystem.reaper import Reaper
 from gsfs.filesystem.rebucket import Rebucket
+from gsfs.filesystem.recording import Recorder
 from gsfs.model import Ino, LocationId, ObjectId, ObjectState, ReplicaState
 from gsfs.namespace.objects import PhysicalObject, Replica
 from gsfs.namespace.sqlite import SqliteDatabase
@@ -40,6 +42,7 @@ from gsfs.transfer.compaction import Compaction
 from gsfs.transfer.downloads import Downloads
 from gsfs.transfer.forgetting import Forgetting
 from gsfs.transfer.garbage import Garbage
+from gsfs.transfer.keeper import Keeper
 from gsfs.transfer.pressure import Pressure
 from gsfs.transfer.reader import Reader
 from gsfs.transfer.replication import Replication, Wanted
@@ -74,6 +77,7 @@ class Volume:
         """``clock``: seconds since the epoch, for everything that policies decide and the ledger counts."""
         self._clock = clock
         self.config = config
+        self.specs = {LocationId(spec.id): spec for spec in config.location}
         self._lock_fd = check_cache_lock(config.cache_dir)
         try:
             self.locations: dict[LocationId, Location] = {
@@ -118,6 +122,7 @@ class Volume:
         self.replication = Replication(
             store, self.cache, self.downloads, self.uploads, self.garbage, self.steward
         )
+        self.keeper = Keeper(store, self.cache, self.downloads, self.steward)
         self.forgetting = Forgetting(store, self.steward)
         self.pressure = Pressure(self.cache, lambda: self.dirty_bytes, config.transfer.full_wait_s)
         self.pressure.hurry = self._hurry
@@ -153,6 +158,10 @@ class Volume:
         self.content.ensure_remote = self.ensure_remote
         self.reaper = Reaper(self.core)
         self.rebucket = Rebucket(self.core, self.names)
+        self.following = Following(
+            self.core, self.names, self.content, self.reader, self.committer, self.locations, self.specs,
+            scratch=self.config.cache_dir / "export", workers=self.config.transfer.uploads_per_location,
+        )  # fmt: skip
 
     def _recover(self) -> None:
         self.uploads.damaged = frozenset(object_.id for object_ in self.recovered.damaged)
@@ -213,7 +222,7 @@ class Volume:
             raise EntryExists(f"{id_}: is in use already")
         location = await trio.to_thread.run_sync(open_location, spec)
         await location.check()
-        self.locations[id_] = location
+        self.locations[id_], self.specs[id_] = location, spec
         try:
             self.steward.locations_changed()
         except ConfigError:
@@ -234,8 +243,10 @@ class Volume:
             nursery.start_soon(self.accounts.run)
             nursery.start_soon(self.replication.run)
             nursery.start_soon(self.forgetting.run)
+            nursery.start_soon(self.keeper.run)
             nursery.start_soon(self.reaper.run)
             nursery.start_soon(self.rebucket.run)
+            nursery.start_soon(self.following.run)
             nursery.start_soon(self.compaction.run)
             if self.shipping is not None and self.config.transfer.upload == "auto":
                 nursery.start_soon(self.shipping.run, self.config.namespace.ship_interval_s)
@@ -259,6 +270,15 @@ class Volume:
             await trio.sleep(TRIM_TICK_S)
             self.store.inodes.trim()
             self.cache.make_room(0, look_at_disk=True)
+            if self.core.recorder is not None:
+                self.core.recorder.hand_over()
+
+    async def stop_recording(self) -> Recorder | None:
+        """End the trace that is being recorded; None where there is none."""
+        recorder, self.core.recorder = self.core.recorder, None
+        if recorder is not None:
+            await trio.to_thread.run_sync(recorder.stop)
+        return recorder
 
     def _hurry(self) -> None:
         """Room is needed: what can be uploaded is."""
@@ -298,6 +318,7 @@ class Volume:
         """Make everything durable locally and give all back. ``run`` must have ended. Raises OSError."""
         with trio.CancelScope(shield=True):
             try:
+                await self.stop_recording()
                 self.segments.seal_all()
                 await self.committer.durable()
                 failpoints.hit("close.before-commit")

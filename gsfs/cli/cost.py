@@ -13,7 +13,8 @@ from gsfs.cli.shell import Command, ask, config_of, console, human, print_json, 
 from gsfs.errors import InvalidArgument, NotFoundError
 
 
-def _ino(path: str) -> int:
+def ino_of(path: str) -> int:
+    """The inode that PATH leads to. Raises NotFoundError."""
     try:
         return os.lstat(path).st_ino
     except OSError as error:
@@ -26,7 +27,7 @@ def _ino(path: str) -> int:
 def where(path: str, as_json: bool) -> None:
     """Show each physical object of PATH, its replicas, their states and when they expire."""
     config, _ = config_of(path)
-    answer = ask(config, "where", ino=_ino(path))
+    answer = ask(config, "where", ino=ino_of(path))
     if as_json:
         print_json(answer)
         return
@@ -49,7 +50,7 @@ def _expiry(expires_s: float | None) -> str:
 def explain(path: str, as_json: bool) -> None:
     """Say which rule put PATH where it is, with which numbers, and what the alternatives would have cost."""
     config, _ = config_of(path)
-    answer = ask(config, "explain", ino=_ino(path))
+    answer = ask(config, "explain", ino=ino_of(path))
     if as_json:
         print_json({key: value for key, value in answer.items() if key != "lines"})
         return

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
 import google_crc32c
@@ -81,6 +81,8 @@ class ObjectCache:
         self.evicted_bytes = 0
         self.on_evict: Callable[[ObjectId], bool] = lambda _id: True
         """Asked before a file goes: releases the object's local replica, False to keep it."""
+        self.pinned: Set[ObjectId] = frozenset()
+        """Objects that stay whatever happens (``transfer.keeper`` owns the set)."""
         self._files: OrderedDict[ObjectId, ObjectFile] = OrderedDict()
         self._open: OrderedDict[ObjectId, ObjectFile] = OrderedDict()
         try:
@@ -205,7 +207,7 @@ class ObjectCache:
         return False
 
     def _evictable(self) -> Iterator[ObjectFile]:
-        return iter([file for file in self._files.values() if not file.held and not file.users])
+        return iter([file for file in self._files.values() if not file.held and not file.users and file.id not in self.pinned])
 
     def remove(self, id_: ObjectId) -> None:
         """Delete the file."""

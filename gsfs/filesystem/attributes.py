@@ -54,6 +54,8 @@ class Attributes:
         self._store = core.store
         self.virtual: dict[bytes, VirtualXattr] = {}
         """Extended attributes that are computed: ``user.gsfs.*`` tells the truth about a file."""
+        self.settable: dict[bytes, Callable[[Inode, bytes], None]] = {}
+        """Those of them that can be set, too; removing one sets it to nothing."""
 
     def getattr(self, ino: int) -> Inode:
         """The inode, its allocated bytes up to date."""
@@ -99,6 +101,8 @@ class Attributes:
             inode.pending = None
         inode.size = size
         self._store.charge(inode)
+        if self._core.followers:
+            self._core.note_content(inode)
 
     def drop_privileges(self, inode: Inode, caller: Caller) -> None:
         """What a write takes away unless root writes: setuid, and setgid where it means a group to run as.
@@ -147,6 +151,9 @@ class Attributes:
     def setxattr(self, ino: int, name: bytes, value: bytes, caller: Caller) -> None:
         """Set an attribute."""
         inode = self._core.inode(ino)
+        if name in self.settable:
+            self.settable[name](inode, value)
+            return
         if name in (acl.ACCESS, acl.DEFAULT):
             self._set_acl(inode, name, value, caller)
         else:
@@ -188,6 +195,9 @@ class Attributes:
     def removexattr(self, ino: int, name: bytes) -> None:
         """Remove an attribute. Raises NoAttribute."""
         inode = self._core.inode(ino)
+        if name in self.settable:
+            self.settable[name](inode, b"")
+            return
         if not self._store.xattrs.remove(ino, name):
             _check_namespace(name)
             raise NoAttribute(f"{name!r}: no such attribute")

@@ -106,8 +106,12 @@ class Content:
         if handle.writes:
             inode.uncached |= handle.writes_around
             inode.writers -= 1
+            if self._core.recorder is not None and handle.next_write:
+                self._core.recorder.written(inode)
             if not inode.writers:
                 self._core.segments.release(inode.ino)
+                if self._core.followers:
+                    self._core.note_content(inode)
         if not inode.opens and inode.nlink == 0 and not inode.deleted:
             self._core.bury(inode, is_orphan=True)
 
@@ -127,6 +131,8 @@ class Content:
         handle = self._handles.get(number)
         if handle is None:
             raise BadHandle(f"handle {number}: not open")
+        if self._core.recorder is not None and not handle.ahead.next_offset and handle.inode.size:
+            self._core.recorder.read(handle.inode)
         data = await self._reader.read(handle.inode, handle.ahead, offset, length)
         if handle.tells_access:
             self._core.touch_access(handle.inode)

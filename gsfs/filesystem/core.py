@@ -10,10 +10,11 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gsfs.data.segments import SegmentLog
 from gsfs.errors import NameTooLong, NotADirectory, NotPermitted, QuotaExceeded, Stale
+from gsfs.filesystem.recording import Recorder
 from gsfs.model import NAME_MAX, ROOT_INO, Durability, Ino, LocationId
 from gsfs.namespace.buckets import Bucket
 from gsfs.namespace.inodes import Inode
@@ -46,6 +47,16 @@ class BucketDefaults:
     policy: str = "{}"
 
 
+class Follower(Protocol):
+    """Wants to know what changes in a bucket. Called within the operation; must be quick and must not raise."""
+
+    def name_changed(self, directory: Inode, name: bytes, *, tree: bool) -> None:
+        """The name leads elsewhere, or nowhere, from now on; ``tree``: names below it have other paths."""
+
+    def content_changed(self, inode: Inode) -> None:
+        """Bytes of a file changed, and nobody has it open for writing any more."""
+
+
 class Core:
     """Shared state of the parts of one mounted file system."""
 
@@ -55,8 +66,17 @@ class Core:
         self.defaults = defaults
         self.reap_later: Callable[[Ino], None] = lambda _ino: None
         """Told of files without a name whose removal takes long."""
+        self.recorder: Recorder | None = None
+        """Where requests are recorded, while they are."""
         self.keeps_access_times = True
         """False under ``noatime`` and ``ro``: the kernel leaves access times to the file system."""
+
+        self.on_entry_changed: Callable[[int, bytes], None] = lambda _parent, _name: None
+        """Told of names that changed without the kernel having asked for it: it must look them up anew."""
+        self.on_attributes_changed: Callable[[int], None] = lambda _ino: None
+        """Told likewise of inodes."""
+        self.followers: dict[Ino, Follower] = {}
+        """By bucket: who keeps a copy of it current. Empty for nearly every mount, and tested before any call."""
 
     def now(self) -> int:
         return time.time_ns()
@@ -123,6 +143,20 @@ class Core:
         if bucket.quota_bytes is not None and bucket.used_bytes + more_bytes > bucket.quota_bytes:
             raise QuotaExceeded(f"bucket {bucket.ino}: quota of {bucket.quota_bytes} bytes is used up")
 
+    # --- for those who follow a bucket
+
+    def note_name(self, directory: Inode, name: bytes, *, tree: bool = False) -> None:
+        """A name came, went or leads elsewhere."""
+        follower = self.followers.get(directory.bucket)
+        if follower is not None:
+            follower.name_changed(directory, name, tree=tree)
+
+    def note_content(self, inode: Inode) -> None:
+        """A file was written to, and is closed."""
+        follower = self.followers.get(inode.bucket)
+        if follower is not None and not inode.writers:
+            follower.content_changed(inode)
+
     # --- the end of an inode
 
     def drop_name(self, inode: Inode, now_ns: int) -> None:
@@ -131,6 +165,8 @@ class Core:
         self.touch_inode(inode, now_ns)
         if inode.nlink <= 0:
             inode.nlink = 0
+            if self.recorder is not None and inode.is_regular:
+                self.recorder.deleted(inode)
             if inode.opens:
                 self.store.inodes.orphan(inode)
             else:
@@ -150,6 +186,8 @@ class Core:
         elif stat.S_ISLNK(inode.mode):
             store.symlinks.remove(inode.ino)
         store.xattrs.clear(inode.ino)
+        if store.pins:
+            store.pins.remove(inode.ino)
         bucket = store.buckets.get(inode.bucket)
         if bucket is not None:
             self.count_inode(bucket, -1)

@@ -241,6 +241,13 @@ exported = Table(
 )
 
 Index("exported_ino", exported.c.ino)
+pin = Table(
+    "pin",
+    metadata,
+    Column("ino", BigInteger, primary_key=True, autoincrement=False, comment="a file; gone with its inode"),
+    comment="files whose objects stay in this mount's cache, and whose replicas are never dropped",
+)
+
 Index("object_garbage", object_.c.bucket, sqlite_where=object_.c.live == 0, postgresql_where=object_.c.live == 0)
 Index("replica_state", replica.c.location, replica.c.state)
 Index("replica_expiry", replica.c.expires_ns, sqlite_where=replica.c.expires_ns.is_not(None),

@@ -29,6 +29,7 @@ from gsfs.namespace.follows import ExportedTable, FollowTable, ImportedTable
 from gsfs.namespace.inodes import Inode, InodeTable
 from gsfs.namespace.locations import LocationTable
 from gsfs.namespace.objects import ObjectTable
+from gsfs.namespace.pins import PinTable
 from gsfs.namespace.policies import PolicyTable
 from gsfs.namespace.postgres import PostgresDatabase
 from gsfs.namespace.sqlite import SqliteDatabase
@@ -61,6 +62,7 @@ class Store:
         self.xattrs = XattrTable(database)
         self.buckets = BucketTable(database)
         self.policies = PolicyTable(database)
+        self.pins = PinTable(database)
         self.locations = LocationTable(database)
         self.follows = FollowTable(database)
         self.imported = ImportedTable(database)

@@ -75,6 +75,11 @@ class Regional:
 
         return trio.run(main)
 
+    def reopen(self) -> None:
+        """Stop cleanly and start again."""
+        self.close()
+        self.volume = Volume(self.config, clock=self.clock)
+
     def close(self) -> None:
         trio.run(self.volume.close)
 
@@ -94,10 +99,14 @@ class Regional:
         handle, _ = volume.content.open(ino, 0)
         data = bytes(await volume.content.read(handle, 0, volume.core.inode(ino).size))
         volume.content.release(handle)
-        while volume.replication.waiting:
-            await trio.lowlevel.checkpoint()
-        await volume.flush()
+        await self.settle()
         return data
+
+    async def settle(self) -> None:
+        """Replicas that reads wanted are there."""
+        while self.volume.replication.waiting:
+            await trio.lowlevel.checkpoint()
+        await self.volume.flush()
 
     async def forget_local(self) -> None:
         """Nothing that may go stays in the cache: the next read goes to a location."""
