@@ -14,7 +14,9 @@ from typing import Any
 from gsfs import admin, answers, keeping, leaving, planning
 from gsfs.config import load
 from gsfs.errors import Busy, EntryExists, InvalidArgument, NotFoundError, PermissionRefused
+from gsfs.exchange.keys import parse_place
 from gsfs.filesystem.recording import Recorder
+from gsfs.namespace.follows import Settings
 from gsfs.policy.bucket import BucketPolicy, parse_policy
 from gsfs.volume import Volume
 
@@ -124,6 +126,32 @@ async def location_add(volume: Volume, arguments: dict[str, Any], _tell: Tell) -
     return {"added": spec.id}
 
 
+async def import_(volume: Volume, arguments: dict[str, Any], tell: Tell) -> Any:
+    """Register foreign objects as files."""
+    location, prefix = parse_place(arguments["source"], volume.locations)
+    settings = Settings(
+        follows=bool(arguments.get("follows")),
+        owned=bool(arguments.get("owned")),
+        interval_s=float(arguments.get("interval_s", 30.0)),
+        queue_url=arguments.get("queue") or "",
+        uid=int(arguments.get("uid", 0)),
+        gid=int(arguments.get("gid", 0)),
+    )
+    return await volume.following.import_(arguments["bucket"], location, prefix, settings, tell)
+
+
+async def export(volume: Volume, arguments: dict[str, Any], tell: Tell) -> Any:
+    """Write files as plain objects."""
+    location, prefix = parse_place(arguments["target"], volume.locations)
+    settings = Settings(follows=bool(arguments.get("follows")))
+    return await volume.following.export(arguments["bucket"], location, prefix, settings, tell)
+
+
+async def follow_stop(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
+    """Let an import or export not go on."""
+    return await volume.following.stop(arguments["bucket"], arguments["kind"])
+
+
 def _policy_with(policy: BucketPolicy, checked: dict[str, Any]) -> BucketPolicy:
     """The policy with settings changed that are only asked about."""
     others = [key for key in checked if key not in ("policy", "home")]
@@ -149,4 +177,7 @@ COMMANDS: dict[str, Command] = {
     "location_stay": location_stay,
     "location_forget": location_forget,
     "location_add": location_add,
+    "import": import_,
+    "export": export,
+    "follow_stop": follow_stop,
 }

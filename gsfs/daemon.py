@@ -92,6 +92,8 @@ class Daemon:
         self._patience = trio.CancelScope()
         """Of the drain; a second signal cancels it."""
         self._control = ControlServer(self, fuse.forget_entry)
+        volume.core.on_entry_changed = fuse.forget_entry
+        volume.core.on_attributes_changed = fuse.forget_attributes
 
     async def main(self) -> None:
         """Serve; when the kernel lets go, drain what is left and close."""

@@ -379,3 +379,10 @@ def forget_entry(parent: int, name: bytes) -> None:
     pyfuse3.invalidate_entry_async(parent, name, ignore_enoent=True)
 
 
+def forget_attributes(ino: int) -> None:
+    """The kernel's idea of an inode's attributes is out of date. Touches no page, so it waits for nobody."""
+    try:
+        pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=True)
+    except OSError as error:
+        if error.errno != errno.ENOENT:  # it does not know the inode
+            log.warning("inode %d: the kernel's attributes stay: %s", ino, error)

@@ -159,7 +159,7 @@ class Volume:
         self.reaper = Reaper(self.core)
         self.rebucket = Rebucket(self.core, self.names)
         self.following = Following(
-            self.core, self.names, self.content, self.reader, self.committer, self.locations, self.specs,
+            self.core, self.names, self.content, self.reader, self.cache, self.committer, self.locations, self.specs,
             scratch=self.config.cache_dir / "export", workers=self.config.transfer.uploads_per_location,
         )  # fmt: skip
 

@@ -26,9 +26,9 @@ def make_client(spec: LocationSpec) -> Any:
         region_name=spec.region or ("us-east-1" if spec.endpoint else None),
         endpoint_url=spec.endpoint or None,
         verify=spec.ca_bundle or None,
-        aws_access_key_id=_revealed(spec.access_key),
-        aws_secret_access_key=_revealed(spec.secret_key),
-        aws_session_token=_revealed(spec.session_token),
+        aws_access_key_id=revealed(spec.access_key),
+        aws_secret_access_key=revealed(spec.secret_key),
+        aws_session_token=revealed(spec.session_token),
         config=_config(spec),
     )
     # botocore makes a stream of a body in memory. It then sends it 16 KiB at a time, and asks "Expect:
@@ -39,7 +39,7 @@ def make_client(spec: LocationSpec) -> Any:
 
 def _config(spec: LocationSpec) -> Config:
     path_style = bool(spec.endpoint) if spec.path_style is None else spec.path_style
-    proxy = _revealed(spec.proxy)
+    proxy = revealed(spec.proxy)
     # Over TLS the body needs no signature besides: that would hash every byte once more.
     sign_payload = spec.endpoint.startswith("http://")
     return Config(
@@ -85,5 +85,5 @@ def translate_botocore(what: str, error: Exception, secrets: Iterable[str]) -> B
     return broken_off(what, error, secrets)
 
 
-def _revealed(secret: Secret | None) -> str | None:
+def revealed(secret: Secret | None) -> str | None:
     return None if secret is None else secret.reveal()

@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "where": ("gsfs.cli.cost", "where"),
     "explain": ("gsfs.cli.cost", "explain"),
     "cost": ("gsfs.cli.cost", "cost"),
+    "import": ("gsfs.cli.transfer", "import_"),
+    "export": ("gsfs.cli.transfer", "export"),
     "plan": ("gsfs.cli.plan", "plan"),
     "apply": ("gsfs.cli.plan", "apply"),
     "pin": ("gsfs.cli.keep", "pin"),

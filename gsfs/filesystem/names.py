@@ -115,6 +115,8 @@ class Names:
         if is_dir:
             directory.nlink += 1
         core.touch_content(directory, now)
+        if core.followers:
+            core.note_name(directory, name)
         store.changed()
         return inode
 
@@ -183,6 +185,8 @@ class Names:
         self._entries.insert(parent, name, ino, self._store.new_entry_number())
         self._core.touch_inode(inode, now)
         self._core.touch_content(directory, now)
+        if self._core.followers:
+            self._core.note_name(directory, name)
         self._store.changed()
         return inode
 
@@ -197,6 +201,8 @@ class Names:
         now = self._core.now()
         self._entries.delete(parent, name)
         self._core.touch_content(directory, now)
+        if self._core.followers:
+            self._core.note_name(directory, name)
         self._core.drop_name(inode, now)
         self._store.changed()
         return inode
@@ -213,6 +219,8 @@ class Names:
         now = self._core.now()
         directory.nlink -= 1
         self._core.touch_content(directory, now)
+        if self._core.followers:
+            self._core.note_name(directory, name, tree=True)
         self._bury_directory(inode, now)
         return inode
 
@@ -300,6 +308,9 @@ class Names:
         self._arrive(inode, target, now)
         self._core.touch_content(source, now)
         self._core.touch_content(target, now)
+        if self._core.followers:
+            self._core.note_name(source, old_name, tree=inode.is_dir)
+            self._core.note_name(target, new_name, tree=inode.is_dir)
         if replaced is not None:
             if replaced.is_dir:
                 target.nlink -= 1
@@ -317,6 +328,8 @@ class Names:
                 coming.parent = directory.ino
             self._arrive(coming, directory, now)
             self._core.touch_content(directory, now)
+            if self._core.followers:
+                self._core.note_name(directory, name, tree=coming.is_dir or gone.is_dir)
         self._store.changed()
 
     def _arrive(self, inode: Inode, directory: Inode, now_ns: int) -> None:

@@ -128,6 +128,10 @@ class ObjectTable:
             database,
             update(r).values(state=bindparam("v_s"), etag=bindparam("v_e"), since_ns=bindparam("v_t")).where(mine),
         )
+        self._disown = compile_statement(
+            database,
+            update(r).values(owned=literal_column("0")).where((r.c.object == bindparam("k")) & r.c.key.is_not(None)),
+        )
         self._replica_delete = compile_statement(database, delete(r).where(mine))
         self._in_state = compile_statement(
             database, select(r).where(r.c.state == bindparam("s")).order_by(r.c.object).limit(bindparam("most")).offset(literal_column("0"))
@@ -297,6 +301,10 @@ class ObjectTable:
         )
         self._count_kept(object_, location, 1)
 
+    def disown(self, object_: int) -> None:
+        """What lies under the keys of its foreign replicas is something else by now: it is not ours to delete."""
+        self._disown.run(object_)
+
     def advance(self, object_: int, location: LocationId, event: Event, *, etag: str | None = None) -> ReplicaState:
         """Let ``event`` happen to the replica. Raises LastReplica where the invariant would break."""
         replica = self.replica(object_, location)
@@ -372,5 +380,5 @@ def _object(row: Row) -> PhysicalObject:
 
 
 def _replica(row: Row) -> Replica:
-    object_, location, state, *rest, owned = row
-    return Replica(object_, location, ReplicaState(state), *rest, bool(owned))
+    object_, location, state, key, etag, since_ns, expires_ns, owned = row
+    return Replica(object_, location, ReplicaState(state), key, etag, since_ns, expires_ns, bool(owned))
