@@ -40,6 +40,7 @@ from gsfs.transfer.accounts import Accounts
 from gsfs.transfer.committer import Committer
 from gsfs.transfer.compaction import Compaction
 from gsfs.transfer.downloads import Downloads
+from gsfs.transfer.eviction import Eviction
 from gsfs.transfer.forgetting import Forgetting
 from gsfs.transfer.garbage import Garbage
 from gsfs.transfer.keeper import Keeper
@@ -122,6 +123,9 @@ class Volume:
         self.replication = Replication(
             store, self.cache, self.downloads, self.uploads, self.garbage, self.steward
         )
+        self.cache.clock = self._clock
+        if self.steward.region and self.steward.prices is not None:
+            self.cache.order = Eviction(store.objects, self.steward).order
         self.keeper = Keeper(store, self.cache, self.downloads, self.steward)
         self.forgetting = Forgetting(store, self.steward)
         self.pressure = Pressure(self.cache, lambda: self.dirty_bytes, config.transfer.full_wait_s)

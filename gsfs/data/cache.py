@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
+from itertools import islice
 from pathlib import Path
 
 import google_crc32c
@@ -22,6 +24,8 @@ BLOCK = MIB
 """Unit of fetching and verifying, in bytes."""
 OPEN_FILES_MAX = 512
 SUBDIRECTORIES = 256
+CANDIDATES = 128
+"""So many of the least recently used files are compared when room is needed: the price of order stays bounded."""
 FLOOR_BYTES = 16 << 20
 """Free space that is left whatever the configuration says: without room for its log, nothing could be committed,
 uploaded or let go of any more."""
@@ -30,7 +34,7 @@ uploaded or let go of any more."""
 class ObjectFile:
     """The local file of one object. ``present`` and ``verified`` are bit sets over its blocks."""
 
-    __slots__ = ("bytes", "doubtful", "fd", "growing", "held", "id", "is_new", "path", "present", "users", "verified")
+    __slots__ = ("bytes", "doubtful", "fd", "growing", "held", "id", "is_new", "path", "present", "used_s", "users", "verified")
 
     def __init__(self, id_: ObjectId, path: Path) -> None:
         self.id = id_
@@ -42,6 +46,7 @@ class ObjectFile:
         self.held = False  # must not be evicted: the only copy, or still being appended to
         self.growing = False  # an open segment: all that extents name was written by this very process
         self.users = 0  # reads and transfers under way
+        self.used_s = 0.0  # when it was last used, in seconds since the epoch
         self.is_new = False  # a power cut may still take its name
         self.doubtful = False  # a flush failed: the kernel takes its pages for written all the same
 
@@ -68,6 +73,9 @@ class ObjectFile:
             offset += len(data)
 
 
+Order = Callable[[Sequence[ObjectFile], int], Sequence[ObjectFile]]
+
+
 class ObjectCache:
     """Every object file, least recently used first."""
 
@@ -83,6 +91,9 @@ class ObjectCache:
         """Asked before a file goes: releases the object's local replica, False to keep it."""
         self.pinned: Set[ObjectId] = frozenset()
         """Objects that stay whatever happens (``transfer.keeper`` owns the set)."""
+        self.clock: Callable[[], float] = time.time
+        self.order: Order = lambda candidates, _need_bytes: candidates
+        """Which of the files that were not used for longest go first, until so many bytes are free."""
         self._files: OrderedDict[ObjectId, ObjectFile] = OrderedDict()
         self._open: OrderedDict[ObjectId, ObjectFile] = OrderedDict()
         try:
@@ -117,9 +128,10 @@ class ObjectCache:
                 except (ValueError, OSError):
                     continue
                 found.append((status.st_atime_ns, id_, path, min(status.st_blocks * 512, status.st_size)))
-        for _atime, id_, path, size in sorted(found):
+        for atime_ns, id_, path, size in sorted(found):
             file = self._files[id_] = ObjectFile(id_, path)
             file.bytes = size
+            file.used_s = atime_ns / 1e9
             file.present = -1
             self.used_bytes += size
 
@@ -132,6 +144,7 @@ class ObjectCache:
         file = ObjectFile(id_, path)
         self._open_file(file, os.O_CREAT | os.O_TRUNC)
         file.is_new = True
+        file.used_s = self.clock()
         self._files[id_] = file
         return file
 
@@ -149,6 +162,7 @@ class ObjectCache:
         if file.present < 0:
             file.present = _blocks_with_data(file.fd)
         self._files.move_to_end(id_)
+        file.used_s = self.clock()
         return file
 
     def _open_file(self, file: ObjectFile, flags: int) -> None:
@@ -195,19 +209,27 @@ class ObjectCache:
             excess = max(excess, self.min_free_bytes + size_bytes - self.free_bytes())
         if excess <= 0:
             return True
-        for file in self._evictable():
-            excess -= file.bytes
-            if self.on_evict(file.id):
+        stay: set[ObjectId] = set()
+        while candidates := list(islice(self._evictable(stay), CANDIDATES)):
+            victims = self.order(candidates, excess)
+            if not victims:
+                stay.update(file.id for file in candidates)
+            for file in victims:
+                if not self.on_evict(file.id):
+                    stay.add(file.id)
+                    continue
+                excess -= file.bytes
                 self.evicted_bytes += file.bytes
                 self.remove(file.id)
-            else:
-                excess += file.bytes
-            if excess <= 0:
-                return True
+                if excess <= 0:
+                    return True
         return False
 
-    def _evictable(self) -> Iterator[ObjectFile]:
-        return iter([file for file in self._files.values() if not file.held and not file.users and file.id not in self.pinned])
+    def _evictable(self, stay: set[ObjectId]) -> Iterator[ObjectFile]:
+        """Least recently used first; lazily, for there may be many."""
+        for file in self._files.values():
+            if not file.held and not file.users and file.id not in self.pinned and file.id not in stay:
+                yield file
 
     def remove(self, id_: ObjectId) -> None:
         """Delete the file."""

@@ -36,20 +36,20 @@ class Clock:
 class Regional:
     """The volume runs in WEST; its one bucket has its home in EAST. ``prices``: rows that override the list."""
 
-    def __init__(self, home: Path, *, prices: str = "", **policy: str) -> None:
+    def __init__(self, path: Path, *, prices: str = "", **policy: str) -> None:
         raw: dict[str, Any] = {
             "filesystem": {"name": "test"},
-            "namespace": {"url": f"sqlite:///{home}/cache/namespace.db", "ship_interval_s": 0.0},
-            "cache": {"path": f"{home}/cache", "min_free": "64MiB"},
+            "namespace": {"url": f"sqlite:///{path}/cache/namespace.db", "ship_interval_s": 0.0},
+            "cache": {"path": f"{path}/cache", "min_free": "64MiB"},
             "mount": {"region": WEST},
             "transfer": {"segment_size": "1MiB"},
-            "location": [{"id": id_, "kind": "local", "path": f"{home}/{id_.replace(':', '-')}"} for id_ in REGIONS],
+            "location": [{"id": id_, "kind": "local", "path": f"{path}/{id_.replace(':', '-')}"} for id_ in REGIONS],
             "bucket_defaults": {"home": EAST},
         }
         if prices:
-            (home / "prices.csv").write_text(f"kind,region,dst,value\n{prices}")
-            raw["policy"] = {"prices": f"{home}/prices.csv"}
-        self.config = parse(raw, {}, str(home / "gsfs.toml"))
+            (path / "prices.csv").write_text(f"kind,region,dst,value\n{prices}")
+            raw["policy"] = {"prices": f"{path}/prices.csv"}
+        self.config = parse(raw, {}, str(path / "gsfs.toml"))
         make_namespace(self.config)
         self.clock = Clock()
         self.volume = Volume(self.config, clock=self.clock)
