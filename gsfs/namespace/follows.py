@@ -115,7 +115,9 @@ class ImportedTable:
         self._insert = compile_statement(database, insert(t))
         self._update = compile_statement(
             database,
-            update(t).values(ino=bindparam("v_i"), object=bindparam("v_o"), etag=bindparam("v_e")).where(mine),
+            update(t)
+            .values(ino=bindparam("v_i"), object=bindparam("v_o"), etag=bindparam("v_e"))
+            .where(mine),
         )
         self._delete = compile_statement(database, delete(t).where(mine))
         self._forget = compile_statement(database, delete(t).where(t.c.bucket == bindparam("b")))
