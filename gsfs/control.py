@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from gsfs.errors import ExitCode, GsfsError, Incomplete, NotAnswering
 from gsfs.filesystem.core import Caller
 from gsfs.model import ROOT_INO, Ino
 from gsfs.namespace.fsck import check
+from gsfs.transfer.sweep import AGE_MIN_S, sweep
 from gsfs.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -174,8 +176,7 @@ class ControlServer:
         return admin.list_buckets(self._daemon.volume.store)
 
     async def _bucket_show(self, arguments: dict[str, Any], _tell: Tell) -> Any:
-        store = self._daemon.volume.store
-        return admin.describe_bucket(admin.find_bucket(store, arguments["name"]), arguments["name"])
+        return admin.show_bucket(self._daemon.volume, arguments["name"])
 
     async def _bucket_create(self, arguments: dict[str, Any], _tell: Tell) -> Any:
         volume, name = self._daemon.volume, arguments["name"]
@@ -203,12 +204,16 @@ class ControlServer:
         store.write_out()
         return {"problems": check(store)}
 
-    async def _gc(self, _arguments: dict[str, Any], _tell: Tell) -> Any:
-        """Collect everything that is garbage now."""
-        removed = 0
-        while count := await self._daemon.volume.garbage.collect():
+    async def _gc(self, arguments: dict[str, Any], _tell: Tell) -> Any:
+        """Collect everything that is garbage now; with ``sweep``, look for strays at every location as well."""
+        volume, removed = self._daemon.volume, 0
+        while count := await volume.garbage.collect():
             removed += count
-        return {"removed_objects": removed}
+        answer: dict[str, Any] = {"removed_objects": removed}
+        if arguments.get("sweep"):
+            age_s = arguments.get("age_min_s", AGE_MIN_S)
+            answer["swept"] = {id_: asdict(await sweep(volume.store, at, age_s)) for id_, at in volume.locations.items()}
+        return answer
 
 
 async def _read_line(stream: trio.SocketStream) -> bytes:

@@ -35,10 +35,18 @@ def fsck(target: str | None, as_json: bool) -> None:
         click.echo("consistent")
 
 
-@click.command(cls=Command, example="gsfs gc /mnt/demo")
+@click.command(cls=Command, example="gsfs gc /mnt/demo --sweep")
 @click.argument("target", required=False)
-def gc(target: str | None) -> None:
+@click.option("--sweep", is_flag=True, help="Also list the locations for objects that nothing knows (costs LIST requests).")
+@click.option("--age", default=3600.0, show_default=True, help="With --sweep: spare objects younger than so many seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def gc(target: str | None, sweep: bool, age: float, as_json: bool) -> None:
     """Remove now what nothing refers to any more, from every location (the daemon does so by itself in time)."""
     config, _ = config_of(target)
-    removed = ask(config, "gc", silence_s=None)["removed_objects"]
-    click.echo(f"{removed} objects removed")
+    answer = ask(config, "gc", silence_s=None, sweep=sweep, age_min_s=age)
+    if as_json:
+        print_json(answer)
+        return
+    click.echo(f"{answer['removed_objects']} objects removed")
+    for location, found in answer.get("swept", {}).items():
+        click.echo(f"{location}: {found['looked_at']} objects looked at, {found['removed']} strays removed")

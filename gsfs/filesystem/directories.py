@@ -12,7 +12,7 @@ rewinddir or seekdir), it goes on at new places behind all others.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from gsfs.errors import BadHandle, NotADirectory
 from gsfs.filesystem.core import Core
@@ -34,7 +34,7 @@ class Listed(NamedTuple):
 class DirectoryHandle:
     """One open directory."""
 
-    __slots__ = ("buffer", "buffer_at", "buffer_ctime_ns", "inode", "names", "upto")
+    __slots__ = ("at_end", "buffer", "buffer_at", "buffer_ctime_ns", "inode", "names", "upto")
 
     def __init__(self, inode: Inode, upto: int) -> None:
         self.inode = inode
@@ -42,6 +42,7 @@ class DirectoryHandle:
         self.names: list[bytes] = []  # names listed so far; their place is their cookie
         self.buffer: list[tuple[bytes, Inode]] = []  # read and not listed yet
         self.buffer_at = 0  # the place of the buffer's first
+        self.at_end = False  # nothing comes behind the buffer
         self.buffer_ctime_ns = 0  # the directory's, when it was read: each change of an entry sets another
 
     def place(self, place: int, name: bytes) -> int:
@@ -101,6 +102,7 @@ class Directories:
         if cookie == 0:
             handle.upto = self._store.last_entry_number
             handle.buffer.clear()
+            handle.at_end = False
             self._core.touch_access(handle.inode)
         if cookie < 1:
             yield Listed(b".", handle.inode, 1)
@@ -118,14 +120,24 @@ class Directories:
         fresh = handle.inode.ctime_ns == handle.buffer_ctime_ns
         if fresh and 0 <= skip < len(handle.buffer):
             return handle.buffer[skip:]
-        if place > len(handle.names):
+        if place > len(handle.names) or (fresh and handle.at_end and skip == len(handle.buffer)):
             return []
         after = handle.names[place - 1] if place else b""
-        self._store.flush()
         most = PAGE_NEXT if place and fresh else PAGE_FIRST
-        rows = self._store.entries.page(handle.inode.ino, after, handle.upto, most)
-        adopt = self._store.inodes.adopt
-        handle.buffer = [(bytes(row[0]), adopt(row[1:])) for row in rows]
+        handle.buffer = self._read(handle, after, most)
+        handle.at_end = len(handle.buffer) < most
         handle.buffer_at = place
         handle.buffer_ctime_ns = handle.inode.ctime_ns
         return handle.buffer.copy()
+
+    def _read(self, handle: DirectoryHandle, after: bytes, most: int) -> list[tuple[bytes, Inode]]:
+        """A page: names alone where their inodes are in memory, else names and attributes in one query."""
+        store, ino = self._store, handle.inode.ino
+        cached = store.inodes.cached
+        rows = store.entries.page_of_names(ino, after, handle.upto, most)
+        page = [(bytes(name), cached(number)) for name, number in rows]
+        if all(inode is not None for _, inode in page):
+            return cast(list[tuple[bytes, Inode]], page)
+        store.flush()
+        adopt = store.inodes.adopt
+        return [(bytes(row[0]), adopt(row[1:])) for row in store.entries.page(ino, after, handle.upto, most)]

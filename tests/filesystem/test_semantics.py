@@ -52,6 +52,14 @@ def test_cookie_taken_before_rewinding_leads_to_the_same_entry_after_it(volume: 
     assert following.name == first[place + 1].name
 
 
+def test_a_small_directory_is_listed_whole_again_after_rewinding(volume: Volume, bucket: Ino) -> None:
+    """Its only page had been remembered as the end of the listing."""
+    directory, names = fill(volume, bucket, 5)
+    handle = volume.directories.opendir(directory)
+    for _ in range(2):
+        assert [entry.name for entry in volume.directories.listing(handle, 0)][2:] == names
+
+
 def test_resuming_behind_removed_entries_lists_each_remaining_one_once(volume: Volume, bucket: Ino) -> None:
     directory, names = fill(volume, bucket, 20)
     handle = volume.directories.opendir(directory)
