@@ -76,6 +76,9 @@ class Mount(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The kernel's read-ahead for this mount; set when root mounts."""
     read_deadline_s: float = 60.0
     """Seconds after which a read of bytes that cannot be had fails with EIO."""
+    hedge_reads: Literal["free", "always", "never"] = "free"
+    """When a location is slower than it usually is, whether a second one that has the bytes is asked as well: where
+    its egress costs nothing by the price table, always, never. A silent location is given up in every case."""
     drain_timeout_s: float = 300.0
     """Seconds a stop may take to upload what is waiting; the rest resumes at the next start."""
 

@@ -115,7 +115,12 @@ class Volume:
         self.steward = Steward(store, self.locations, config.mount.region, self._prices(), self._clock)
         self.uploads.targets = self.steward.targets
         self.downloads = Downloads(
-            store.objects, self.cache, self.locations, config.mount.read_deadline_s, self.steward.rank
+            store.objects,
+            self.cache,
+            self.locations,
+            config.mount.read_deadline_s,
+            self.steward.rank,
+            lambda location: self.steward.hedges_to(location, config.mount.hedge_reads),
         )
         self.downloads.on_read = self._on_read
         self.downloads.on_learned = store.changed
@@ -130,6 +135,7 @@ class Volume:
         self.forgetting = Forgetting(store, self.steward)
         self.pressure = Pressure(self.cache, lambda: self.dirty_bytes, config.transfer.full_wait_s)
         self.pressure.hurry = self._hurry
+        self.pressure.troubled = self.steward.troubled
         self.uploads.on_progress = self.pressure.progressed
         self.reader = Reader(store.extents, self.cache, self.downloads)
         self.shipping = self._make_shipping()

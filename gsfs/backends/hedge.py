@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -12,11 +13,13 @@ from gsfs.errors import GsfsError
 T = TypeVar("T")
 
 
-async def first_success(attempts: Sequence[Callable[[], Awaitable[T]]], delay_s: float) -> T:
+async def first_success(
+    attempts: Sequence[Callable[[], Awaitable[T]]], delay_s: float | Sequence[float]
+) -> T:
     """The result of the first attempt to succeed; the others are cancelled.
 
-    The next attempt starts when the newest has not answered for ``delay_s`` seconds, or as soon as one has
-    failed. When all fail, the error of the first is raised: it was the caller's first choice. Errors other
+    The next attempt starts when the newest has not answered for ``delay_s`` seconds (one figure, or one for
+    each attempt that has a next), or as soon as one has failed. When all fail, the error of the first is raised: it was the caller's first choice. Errors other
     than GsfsError end the race at once. Never raises an ExceptionGroup.
     """
     if not attempts:
@@ -25,7 +28,9 @@ async def first_success(attempts: Sequence[Callable[[], Awaitable[T]]], delay_s:
     async with trio.open_nursery() as nursery:
         for number, attempt in enumerate(attempts):
             nursery.start_soon(race.run, number, attempt)
-            if await race.settled_or_next(number, delay_s):
+            last = number == len(attempts) - 1
+            wait_s = delay_s if isinstance(delay_s, float | int) else math.inf if last else delay_s[number]
+            if await race.settled_or_next(number, wait_s):
                 break
         nursery.cancel_scope.cancel()
     return race.result()

@@ -147,7 +147,7 @@ class Content:
         if offset + length > FILE_SIZE_MAX:
             raise TooLarge(f"write at {offset}: files end at {FILE_SIZE_MAX}")
         if not self._pressure.admits(length):
-            await self._pressure.wait(length)
+            await self._pressure.wait(length, handle.inode.bucket)
         inode = handle.inode
         bucket = self._core.bucket_of(inode)
         if bucket.quota_bytes is not None:

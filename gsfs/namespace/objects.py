@@ -136,6 +136,14 @@ class ObjectTable:
         self._in_state = compile_statement(
             database, select(r).where(r.c.state == bindparam("s")).order_by(r.c.object).limit(bindparam("most")).offset(literal_column("0"))
         )
+        self._in_state_at = compile_statement(
+            database,
+            select(r)
+            .where(r.c.state == bindparam("s"), r.c.location == bindparam("l"))
+            .order_by(r.c.object)
+            .limit(bindparam("most"))
+            .offset(literal_column("0")),
+        )
         self._at = compile_statement(
             database, select(r).where(r.c.location == bindparam("l")).order_by(r.c.object)
         )
@@ -365,6 +373,9 @@ class ObjectTable:
 
     def in_state(self, state: ReplicaState, most: int = 1000) -> list[Replica]:
         return [_replica(row) for row in self._in_state.all(state, most)]
+
+    def in_state_at(self, state: ReplicaState, location: LocationId, most: int) -> list[Replica]:
+        return [_replica(row) for row in self._in_state_at.all(state, location, most)]
 
     def at(self, location: LocationId) -> list[Replica]:
         return [_replica(row) for row in self._at.all(location)]

@@ -70,6 +70,8 @@ class Store:
         self.before_commit: list[Callable[[], None]] = []
         self.dirty = False
         """Something was changed since the last commit."""
+        self.news = 0
+        """Grows with every change but those of the books: what would be missed on another machine."""
         self.on_dirty: Callable[[], None] = lambda: None
 
     def _check_version(self) -> None:
@@ -155,6 +157,11 @@ class Store:
 
     def changed(self) -> None:
         """Say that something is to be committed."""
+        self.news += 1
+        self.booked()
+
+    def booked(self) -> None:
+        """Say that the books are to be committed; no reason to ship anything, for shipping is booked too."""
         if not self.dirty:
             self.dirty = True
             self.on_dirty()

@@ -71,7 +71,7 @@ class Accounts:
         self._ledger.request(now_s, payer, location, billed, size_bytes=size_bytes, reader=self._region)
         if billed is Kind.PUT and self._region:
             self._ledger.egress(now_s, payer, self._region, location, size_bytes)
-        self._store.changed()
+        self._store.booked()
 
     async def run(self) -> None:
         """Count what is stored, until cancelled."""
@@ -87,7 +87,7 @@ class Accounts:
         since_ms, self._counted_to_ms = self._counted_to_ms, now_ms
         for bucket, location, size_bytes in self._store.objects.stored():
             self._ledger.stored(str(bucket), location, size_bytes, since_ms, now_ms)
-            self._store.changed()
+            self._store.booked()
 
     def write(self) -> None:
         """Add what was counted to the namespace; part of each commit."""

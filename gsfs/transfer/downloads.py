@@ -5,12 +5,14 @@ the time of asking; every byte is verified before anybody sees it.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import google_crc32c
 import trio
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from gsfs.backends.location import Location
 from gsfs.data.cache import BLOCK, ObjectCache, ObjectFile, block_crc, crc_of_file, mask
@@ -19,6 +21,7 @@ from gsfs.model import LocationId, ObjectId
 from gsfs.namespace.objects import ObjectTable, PhysicalObject, Replica
 from gsfs.namespace.replicas import READABLE
 from gsfs.transfer.accounts import pays
+from gsfs.transfer.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,8 @@ CRC_UNKNOWN = -1
 """In place of the checksum of an imported object that has not been read as a whole."""
 FETCH_BLOCKS_MAX = 8
 """Blocks asked for in one ranged read."""
+FAILED_S = 1.0
+"""The kernel asks again at once, page by page, for what it could not read ahead: so long it gets the same answer."""
 
 RankSources = Callable[[PhysicalObject, Sequence[Replica]], Sequence[Replica]]
 """The policy's order in which replicas are to be tried."""
@@ -41,14 +46,17 @@ class Downloads:
         locations: dict[LocationId, Location],
         deadline_s: float,
         rank: RankSources,
+        hedges_to: Callable[[LocationId], bool] = lambda _location: False,
     ) -> None:
         self._objects = objects
         self._cache = cache
         self._locations = locations
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
         self._rank = rank
         self._flights: dict[tuple[ObjectId, int], trio.Event] = {}
         self._known: LRUCache[ObjectId, PhysicalObject] = LRUCache(4096)
+        self._failed: TTLCache[ObjectId, str] = TTLCache(1024, FAILED_S, timer=trio.current_time)
+        self.sources = Sources(hedges_to)
         self.fetched_bytes = 0
         self.on_learned: Callable[[], None] = lambda: None
         """Told when checksums of an imported object were written down."""
@@ -64,17 +72,26 @@ class Downloads:
                 self._known[id_] = known
         return known
 
-    async def fetch(self, object_: PhysicalObject, first: int, last: int) -> None:
-        """Return when blocks first..last are in the cache. Raises InputOutput past the deadline."""
-        try:
-            with trio.fail_after(self._deadline_s):
-                await self._fetch_all(object_, first, last)
-        except trio.TooSlowError:
-            raise InputOutput(
-                f"object {object_.id}: not read from {self._where(object_)} within {self._deadline_s:g} s"
-            ) from None
+    async def fetch(
+        self, object_: PhysicalObject, first: int, last: int, *, until: float = math.inf, patient: bool = True
+    ) -> None:
+        """Return when blocks first..last are in the cache. Raises InputOutput past the deadline.
 
-    async def _fetch_all(self, object_: PhysicalObject, first: int, last: int) -> None:
+        ``until`` on trio's clock, where it comes before the deadline; ``patient``: wait for locations that are down.
+        """
+        if patient and (told := self._failed.get(object_.id)):
+            raise InputOutput(told)
+        try:
+            with trio.fail_at(min(until, trio.current_time() + self.deadline_s)):
+                await self._fetch_all(object_, first, last, patient)
+        except (trio.TooSlowError, BackendError) as error:
+            late = f"not read from {self._where(object_)} within {self.deadline_s:g} s"
+            told = f"object {object_.id}: " + (late if isinstance(error, trio.TooSlowError) else f"cannot be read: {error}")
+            if patient:
+                self._failed[object_.id] = told
+            raise InputOutput(told) from None
+
+    async def _fetch_all(self, object_: PhysicalObject, first: int, last: int, patient: bool) -> None:
         block = first
         while block <= last:
             if self._has(object_.id, block):
@@ -84,12 +101,12 @@ class Downloads:
             if flight is not None:
                 await flight.wait()
                 if not self._has(object_.id, block):
-                    await self._fly(object_, block, block)
+                    await self._fly(object_, block, block, patient)
                 continue
             end = block
             while end < last and end - block + 1 < FETCH_BLOCKS_MAX and self._missing(object_.id, end + 1):
                 end += 1
-            await self._fly(object_, block, end)
+            await self._fly(object_, block, end, patient)
             block = end + 1
 
     def _has(self, id_: ObjectId, block: int) -> bool:
@@ -99,7 +116,7 @@ class Downloads:
     def _missing(self, id_: ObjectId, block: int) -> bool:
         return not self._has(id_, block) and (id_, block) not in self._flights
 
-    async def _fly(self, object_: PhysicalObject, first: int, last: int) -> None:
+    async def _fly(self, object_: PhysicalObject, first: int, last: int, patient: bool) -> None:
         """One ranged read of blocks that nobody else is fetching."""
         event = trio.Event()
         keys = [(object_.id, block) for block in range(first, last + 1)]
@@ -107,32 +124,29 @@ class Downloads:
             self._flights.setdefault(key, event)
         try:
             with pays(object_.bucket):
-                await self._read_verified(object_, first, last)
+                await self._read_verified(object_, first, last, patient)
         finally:
             for key in keys:
                 if self._flights.get(key) is event:
                     del self._flights[key]
             event.set()
 
-    async def _read_verified(self, object_: PhysicalObject, first: int, last: int) -> None:
+    async def _read_verified(self, object_: PhysicalObject, first: int, last: int, patient: bool) -> None:
         offset = first * BLOCK
         length = min((last + 1) * BLOCK, object_.size) - offset
         replicas = [r for r in self._objects.replicas(object_.id) if r.state in READABLE and r.location in self._locations]
         self.on_read(object_, replicas)
-        cause = "no replica is readable from here"
-        for replica in self._rank(object_, replicas):
-            try:
-                data = await self._get(object_, replica, first, offset, length)
-                self._keep(object_, first, data)
-                if object_.block_crcs is None:
-                    await self._learn(object_)
-                return
-            except BackendError as error:
-                cause = str(error)
-                log.warning("object %d: reading from %s: %s", object_.id, replica.location, error)
-        raise InputOutput(f"object {object_.id}: cannot be read: {cause}")
+        if not replicas:
+            raise InputOutput(f"object {object_.id}: cannot be read: no replica is readable from here")
+        get = partial(self._get, object_, first, offset, length)
+        self._keep(object_, first, await self.sources.read(self._rank(object_, replicas), get, patient=patient))
+        if object_.block_crcs is None:
+            await self._learn(object_)
 
-    async def _get(self, object_: PhysicalObject, replica: Replica, first: int, offset: int, length: int) -> bytes:
+    async def _get(
+        self, object_: PhysicalObject, first: int, offset: int, length: int,
+        replica: Replica, deadline_s: float, patient: bool,
+    ) -> bytes:  # fmt: skip
         """One ranged read; what fails its checksum is asked for again by the location's retries."""
 
         def verify(data: bytes) -> None:
@@ -149,7 +163,9 @@ class Downloads:
         key = self._objects.key_of(object_, replica)
         # Others may write to keys that are not ours: all blocks must be of the version that was imported.
         same = (replica.etag or "") if replica.key is not None else ""
-        return await location.get_range(key, offset, length, verify=verify, if_match=same)
+        return await location.get_range(
+            key, offset, length, deadline_s=deadline_s, patient=patient, verify=verify, if_match=same
+        )
 
     async def _learn(self, object_: PhysicalObject) -> None:
         """Write down the checksums of an imported object as soon as all of it is here."""

@@ -6,7 +6,6 @@ Tombstone (durable), delete, forget: whatever step a crash hits, the next run fi
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 
 import trio
 
@@ -112,12 +111,16 @@ class Garbage:
 
     async def _delete_tombstones(self) -> None:
         """Delete at the locations what a durable tombstone names."""
-        by_location: dict[LocationId, list[Replica]] = defaultdict(list)
-        for replica in self._store.objects.in_state(ReplicaState.TOMBSTONE, BATCH):
-            by_location[replica.location].append(replica)
         self._tombstones = False
-        for location, replicas in by_location.items():
-            self._tombstones |= not await self._delete_at(location, replicas)
+        async with trio.open_nursery() as nursery:  # one that hangs keeps the others' bytes on nobody's bill
+            for location in list(self._locations):
+                replicas = self._store.objects.in_state_at(ReplicaState.TOMBSTONE, location, BATCH)
+                if replicas:
+                    nursery.start_soon(self._empty, location, replicas)
+
+    async def _empty(self, location: LocationId, replicas: list[Replica]) -> None:
+        if not await self._delete_at(location, replicas):
+            self._tombstones = True
 
     async def _delete_at(self, location: LocationId, replicas: list[Replica]) -> bool:
         """True when they are gone; a location that fails is asked again later."""

@@ -11,12 +11,15 @@ import trio
 
 from gsfs.data.cache import ObjectCache
 from gsfs.errors import NoSpace
-from gsfs.model import MIB
+from gsfs.model import MIB, Ino
 
 DISK_LOOK_BYTES = 32 * MIB
 """How much may be written between two looks at the disk's free space."""
 SLOW_FROM = 0.8
 """Share of the cache that may be held by bytes under way before writers are slowed."""
+TROUBLED_SHARE = 0.9
+"""Share of the cache that may be held by bytes under way while a bucket whose home is down is written to: the
+rest is for the others, whose bytes do move."""
 
 
 class Pressure:
@@ -31,6 +34,8 @@ class Pressure:
         self.hurry: Callable[[], None] = lambda: None
         """Called when room is needed: seal and upload what can be."""
         self.waiting = 0
+        self.troubled: Callable[[Ino], bool] = lambda _bucket: False
+        """Whether a bucket's home is down, so that what is written to it stays here."""
 
     def admits(self, length: int) -> bool:
         """Whether ``length`` bytes can be written at once."""
@@ -44,25 +49,28 @@ class Pressure:
         """Bytes became evictable, or were given back."""
         self._progress.set()
 
-    async def wait(self, length: int) -> None:
+    async def wait(self, length: int, bucket: Ino) -> None:
         """Return when ``length`` bytes fit. Raises NoSpace when nothing has moved for ``wait_s``."""
         deadline = trio.current_time() + self._wait_s
         self.waiting += 1
         try:
-            while not self._room(length):
+            while not self._room(length, bucket):
                 self.hurry()
                 self._progress = trio.Event()
                 with trio.move_on_at(deadline) as scope:
                     await self._progress.wait()
-                    deadline = trio.current_time() + self._wait_s
+                    if not self.troubled(bucket):
+                        deadline = trio.current_time() + self._wait_s
                 if scope.cancelled_caught:
                     raise NoSpace("the cache is full of bytes that are not at a location yet")
             await self._slow_down(length)
         finally:
             self.waiting -= 1
 
-    def _room(self, length: int) -> bool:
+    def _room(self, length: int, bucket: Ino) -> bool:
         cache = self._cache
+        if self._held_bytes() + length > cache.capacity_bytes * TROUBLED_SHARE and self.troubled(bucket):
+            return False
         look = self._until_look < 0
         if not cache.make_room(length, look_at_disk=look):
             return False

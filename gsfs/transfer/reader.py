@@ -23,6 +23,8 @@ READ_MAX = 2 * MIB
 AHEAD_START = 2 * BLOCK
 AHEAD_MAX = 32 * BLOCK
 AHEAD_TASKS_MAX = 8
+"""Of one open file, so that a location that hangs holds up nobody else's read-ahead."""
+ALL_AHEAD_TASKS_MAX = 128
 CHANGED_TRIES = 4
 """Objects may go while they are read, when the file is overwritten: what the file says then is read instead."""
 
@@ -30,12 +32,13 @@ CHANGED_TRIES = 4
 class ReadAhead:
     """What one open file has been reading: grows while it reads on, collapses when it jumps."""
 
-    __slots__ = ("fetched_to", "next_offset", "window")
+    __slots__ = ("fetched_to", "next_offset", "tasks", "window")
 
     def __init__(self) -> None:
         self.next_offset = 0
         self.window = 0
         self.fetched_to = 0
+        self.tasks = 0  # fetches ahead that are under way
 
     def note(self, offset: int, length: int) -> int:
         """A read came; returns how far ahead to fetch (0: not at all)."""
@@ -102,12 +105,13 @@ class Reader:
     ) -> memoryview:
         """Bytes that the disk or a location must be waited for."""
         buffer = self._spare.pop() if self._spare else memoryview(bytearray(READ_MAX))
+        until = trio.current_time() + self._downloads.deadline_s
         try:
             if window:
                 self._read_ahead(inode, ahead, offset + length, window)
             for attempt in range(CHANGED_TRIES):
                 try:
-                    await self._fill_all(buffer[:length], runs, offset)
+                    await self._fill_all(buffer[:length], runs, offset, until)
                     break
                 except InputOutput:
                     before, runs = runs, self._extents.runs(inode, offset, offset + length)
@@ -118,7 +122,7 @@ class Reader:
             # Whoever takes it next runs only after this answer was sent.
             self._spare.append(buffer)
 
-    async def _fill_all(self, view: memoryview, runs: list[Run], offset: int) -> None:
+    async def _fill_all(self, view: memoryview, runs: list[Run], offset: int, until: float) -> None:
         at = 0
         for run in runs:
             start = run.offset - offset
@@ -126,7 +130,7 @@ class Reader:
                 view[at:start] = bytes(start - at)
             at = start + run.length
             if not self._at_once([run], view[start:at], run.offset):
-                await self._fill(view[start:at], run)
+                await self._fill(view[start:at], run, until)
         if at < len(view):
             view[at:] = bytes(len(view) - at)
 
@@ -140,10 +144,10 @@ class Reader:
         wanted = mask(run.object_offset // BLOCK, (run.object_offset + run.length - 1) // BLOCK)
         return file if file.verified & wanted == wanted else None
 
-    async def _fill(self, view: memoryview, run: Run) -> None:
+    async def _fill(self, view: memoryview, run: Run, until: float) -> None:
         file = self._here(run)
         if file is None:
-            file = await self._bring(run)
+            file = await self._bring(run, until)
             self._cache.misses += 1
         else:
             self._cache.hits += 1
@@ -155,15 +159,15 @@ class Reader:
         if got != len(view):
             raise InputOutput(f"object {run.object}: its local file is shorter than it should be")
 
-    async def _bring(self, run: Run) -> ObjectFile:
-        """Verify what an earlier run left, or fetch."""
+    async def _bring(self, run: Run, until: float, *, patient: bool = True) -> ObjectFile:
+        """Verify what an earlier run left, or fetch; all of it before ``until``, on trio's clock."""
         object_ = self._downloads.describe(run.object)
         if object_ is None:
             raise InputOutput(f"object {run.object}: has no row")
         first, last = run.object_offset // BLOCK, (run.object_offset + run.length - 1) // BLOCK
         for _ in range(3):  # fetched blocks may be evicted before they are used, when the cache is tiny
             if not await self._downloads.verify(object_, first, last):
-                await self._downloads.fetch(object_, first, last)
+                await self._downloads.fetch(object_, first, last, until=until, patient=patient)
             file = self._here(run)
             if file is not None:
                 return file
@@ -174,7 +178,7 @@ class Reader:
     def _read_ahead(self, inode: Inode, ahead: ReadAhead, end: int, window: int) -> None:
         """Start to fetch what a sequential reader will want next."""
         start, stop = max(end, ahead.fetched_to), min(end + window, inode.size)
-        if stop - start < min(BLOCK, window // 2) or self.nursery is None or self._ahead_tasks >= AHEAD_TASKS_MAX:
+        if stop - start < min(BLOCK, window // 2) or self.nursery is None or ahead.tasks >= AHEAD_TASKS_MAX:
             return
         ahead.fetched_to = stop
         for run in self._extents.runs(inode, start, stop):
@@ -182,16 +186,20 @@ class Reader:
             if file is not None:
                 os.posix_fadvise(file.fd, run.object_offset, run.length, os.POSIX_FADV_WILLNEED)
                 continue
+            if self._ahead_tasks >= ALL_AHEAD_TASKS_MAX:
+                return
             self._ahead_tasks += 1
-            self.nursery.start_soon(self._prefetch, run)
+            ahead.tasks += 1
+            self.nursery.start_soon(self._prefetch, ahead, run)
 
-    async def _prefetch(self, run: Run) -> None:
+    async def _prefetch(self, ahead: ReadAhead, run: Run) -> None:
         try:
-            await self._bring(run)
+            await self._bring(run, trio.current_time() + self._downloads.deadline_s, patient=False)
         except (GsfsError, OSError):
             pass  # whoever really reads it is told
         finally:
             self._ahead_tasks -= 1
+            ahead.tasks -= 1
 
 
 def _pread_fully(fd: int, view: memoryview, offset: int) -> int:

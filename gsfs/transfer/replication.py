@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 EXPIRY_TICK_S = 30.0
 EXPIRY_BATCH = 500
-WORKERS = 2
+WORKERS = 8
+"""So many that some whose source or target hangs leave room for the others."""
 QUEUE_MAX = 10_000
 
 
@@ -117,7 +118,7 @@ class Replication:
         with pays(object_.bucket):
             last = (object_.size - 1) // BLOCK
             if not await self._downloads.verify(object_, 0, last):
-                await self._downloads.fetch(object_, 0, last)
+                await self._downloads.fetch(object_, 0, last, patient=False)
         file, now = self._cache.get(wanted.object), objects.get(wanted.object)
         if file is None or now is None or objects.replica(wanted.object, wanted.location):
             return

@@ -52,7 +52,7 @@ class Shipping:
         self._part = 0
         self._position = Position()
         self._waiting = Pages()  # read from a log that has started afresh since
-        self._commits_shipped = -1
+        self._news_shipped = -1
         self._snapshot_bytes = 0
         self._parts_bytes = 0
         self._lock = trio.Lock()  # one shipment at a time; taken before the committer's turn
@@ -78,13 +78,15 @@ class Shipping:
     async def ship(self) -> None:
         """Return when the namespace as it is now is at the location. Raises BackendError, OSError."""
         async with self._lock:
-            await self._committer.durable()
-            if self._commits_shipped == self._committer.commits:
+            news = self._store.news
+            if self._news_shipped == news:
                 return
+            await self._committer.durable()
             if not self._generation or self._parts_bytes > max(self._snapshot_bytes, REWRITE_MIN_BYTES):
                 await self._new_generation()
             else:
                 await self._ship_part()
+            self._news_shipped = news
             self.failure = None
 
     async def _new_generation(self) -> None:
@@ -117,7 +119,6 @@ class Shipping:
     async def _ship_part(self) -> None:
         """What the log has gained. A failed part is sent again, whole, with the next."""
         async with self._committer.turn():
-            commits = self._committer.commits
             mark = self._database.durable_mark()
             assert mark is not None
             position, gained = pages.read_log(self._database.path, self._position, mark[1])
@@ -129,7 +130,6 @@ class Shipping:
         self._waiting = Pages()
         self._part = part
         self._parts_bytes += len(data)
-        self._commits_shipped = commits
         self.shipped_parts += 1
         self._store.record_shipped(self._generation, part)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict
 from decimal import Decimal
+from fractions import Fraction
 
 from cachetools import LRUCache, TTLCache
 
@@ -24,7 +25,7 @@ from gsfs.namespace.replicas import READABLE
 from gsfs.namespace.store import Store
 from gsfs.policy.bucket import BucketPolicy, parse_policy
 from gsfs.policy.decide import Edges, ReadDecision, ReplicaFacts, decide_read, new_memory
-from gsfs.policy.ledger import Count, EntryKey, Kind, to_decimal, total_usd
+from gsfs.policy.ledger import By, Count, EntryKey, Kind, summarise, to_decimal
 from gsfs.policy.limits import Verdict, judge_budget
 from gsfs.policy.links import shipped_links
 from gsfs.policy.placement import decide_write, source_order
@@ -63,7 +64,7 @@ class Steward:
         self._memories: dict[int, RegionMemory] = {}
         self._changed_memories: set[int] = set()
         self._recent: TTLCache[ObjectId, bool] = TTLCache(65_536, READ_WINDOW_S, timer=clock)
-        self._spent: TTLCache[int, Decimal] = TTLCache(1024, BUDGET_LOOK_S, timer=clock)
+        self._spent: TTLCache[None, dict[str, Decimal]] = TTLCache(1, BUDGET_LOOK_S, timer=clock)
         self._warned: LRUCache[int, bool] = LRUCache(1024)
         self.pinned: Set[ObjectId] = frozenset()
         """Objects whose replicas are never dropped (``transfer.keeper`` owns the set)."""
@@ -167,6 +168,20 @@ class Steward:
         broken, place = self._broken(), {id_: at for at, id_ in enumerate(self.order)}
         return sorted(replicas, key=lambda r: (r.location in broken, place.get(r.location, len(place))))
 
+    def hedges_to(self, location: LocationId, when: str) -> bool:
+        """Whether a read may ask this location besides another that is slow; ``when``: [mount] hedge_reads."""
+        if when != "free":
+            return when == "always"
+        if self.prices is None or not self.region:
+            return False
+        return not self.prices.egress_usd_per_gib(location, self.region)
+
+    def troubled(self, bucket_ino: Ino) -> bool:
+        """Whether the bucket's home is down."""
+        bucket = self._store.buckets.get(bucket_ino)
+        home = self._locations.get(bucket.home) if bucket is not None else None
+        return home is not None and home.health.state is HealthState.DOWN
+
     def on_read(self, object_: PhysicalObject, replicas: Sequence[Replica]) -> ReadDecision | None:
         """A read of the object that the cache cannot serve. Raises QuotaExceeded when a budget forbids it.
 
@@ -211,23 +226,21 @@ class Steward:
 
     def spent_usd(self, bucket: Bucket) -> Decimal:
         """What the bucket has cost since the month began."""
-        known: Decimal | None = self._spent.get(bucket.ino)
+        known: dict[str, Decimal] | None = self._spent.get(None)
         if known is None:
             now_s = self.clock()
             now = time.gmtime(now_s)
             month_began = int(now_s // 3600) - (now.tm_mday - 1) * 24 - now.tm_hour
-            known = self._spent[bucket.ino] = self.cost_of(bucket.ino, month_began)
-        return known
+            known = self._spent[None] = self.costs(month_began)
+        return known.get(str(bucket.ino), Decimal(0))
 
-    def cost_of(self, bucket: int, since_hour: int) -> Decimal:
-        """USD of one bucket's ledger lines."""
+    def costs(self, since_hour: int) -> dict[str, Decimal]:
+        """USD of each bucket's ledger lines; every bucket costs the same one query."""
         assert self.prices is not None
-        lines = [
-            (EntryKey(r.hour, r.bucket, r.location, Kind(r.kind), r.dst), Count(r.requests, r.amount))
-            for r in self._store.policies.lines(since_hour)
-            if r.bucket == str(bucket)
-        ]
-        return to_decimal(total_usd(lines, self.prices))
+        rows = self._store.policies.lines(since_hour)
+        lines = ((EntryKey(r.hour, r.bucket, r.location, Kind(r.kind), r.dst), Count(r.requests, r.amount)) for r in rows)
+        by_bucket = summarise(lines, self.prices, By.BUCKET)
+        return {bucket: to_decimal(sum(parts.values(), Fraction(0))) for bucket, parts in by_bucket.items()}
 
     def _write(self) -> None:
         """Memories that have learned something; part of each commit."""
