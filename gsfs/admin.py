@@ -19,6 +19,7 @@ from gsfs.policy.bucket import BucketPolicy, check_regions, parse_policy
 from gsfs.volume import Volume
 
 Answer = dict[str, Any]
+FAILURES_SHOWN = 5
 OWN_SETTINGS = ("home", "durability", "quota_bytes", "quota_inodes")
 POLICY_SETTINGS = ("placement", "ttl", "on_read", "budget", "budget_warn", "budget_action")
 SETTINGS = OWN_SETTINGS + POLICY_SETTINGS
@@ -182,11 +183,42 @@ def status(volume: Volume, mountpoint: str) -> Answer:
             "syncs": volume.committer.syncs,
         },
         "commit_error": volume.committer.failure,
+        "replication": _replication(volume),
         "locations": _locations(volume),
         "follows": volume.following.status(),
-        "buckets": list_buckets(store),
+        "buckets": _buckets(volume),
         "trace": volume.core.recorder.to_json() if volume.core.recorder is not None else None,
         "damaged_objects": [o.id for o in volume.recovered.damaged],
+    }
+
+
+def show_bucket(volume: Volume, name: str) -> Answer:
+    """A bucket's settings and usage, and what it has cost this month."""
+    return _with_spent(volume, find_bucket(volume.store, name), name)
+
+
+def _buckets(volume: Volume) -> list[Answer]:
+    names = bucket_names(volume.store)
+    rows = [_with_spent(volume, b, names.get(b.ino, "?")) for b in volume.store.buckets.all()]
+    return sorted(rows, key=lambda row: str(row["name"]))
+
+
+def _with_spent(volume: Volume, bucket: Bucket, name: str) -> Answer:
+    """USD since the month began, None without prices; and what may be spent, None without a budget."""
+    row = describe_bucket(bucket, name)
+    spent = None if volume.steward.prices is None else str(volume.steward.spent_usd(bucket))
+    return {**row, "spent_usd_this_month": spent, "budget_usd_per_month": row["policy"].get("budget")}
+
+
+def _replication(volume: Volume) -> Answer:
+    """Replicas that policies want, and those that they let go."""
+    replication = volume.replication
+    failures = list(replication.failed.items())[:FAILURES_SHOWN]
+    return {
+        "waiting": replication.waiting,
+        "failed": len(replication.failed),
+        "expired": replication.expired_replicas,
+        "failures": [{"object": id_, "location": at, "cause": cause} for (id_, at), cause in failures],
     }
 
 

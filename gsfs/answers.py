@@ -13,19 +13,23 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
+import trio.lowlevel
+
 from gsfs.errors import ConfigError, InvalidArgument
 from gsfs.model import ROOT_INO
 from gsfs.namespace.inodes import Inode
 from gsfs.namespace.objects import PhysicalObject
 from gsfs.namespace.replicas import READABLE
+from gsfs.policy.decide import ReplicaFacts
 from gsfs.policy.explain import explain_read, explain_write
 from gsfs.policy.ledger import By, Count, EntryKey, Kind, forecast_usd, summarise, to_decimal
 from gsfs.policy.placement import decide_write
 from gsfs.policy.prices import PriceTable
+from gsfs.policy.ttl import Trail
 from gsfs.volume import Volume
 
 Answer = dict[str, Any]
-PAGE = 5000
+PAGE = 1000
 PINNED = b"user.gsfs.pinned"
 NEEDS_REGION = "needs prices: set [mount] region (where this machine is), or [policy] prices, in the configuration"
 
@@ -104,34 +108,38 @@ def durability_of(volume: Volume, inode: Inode) -> str:
 
 
 def explain(volume: Volume, ino: int) -> Answer:
-    """Which rule put a file where it is, with which numbers, and what else it would have cost."""
+    """Which rule put a file where it is, with which numbers, and what else it would have cost.
+
+    Of a directory (or an empty file): what its bucket decides for the next object, of the usual size.
+    """
     prices, steward = prices_of(volume), volume.steward
     inode = volume.store.inodes.get(ino)
     bucket = volume.store.buckets.get(inode.bucket)
+    if bucket is None or steward.edges is None:
+        raise InvalidArgument("explain: takes a bucket, or something in one")
     objects = objects_of(volume, inode)
-    if bucket is None or not objects or steward.edges is None:
-        raise InvalidArgument("explain: takes a file with bytes in it")
+    largest = max((object_ for object_, _ in objects), key=lambda o: o.size, default=None)
+    size = largest.size if largest is not None else volume.config.segment_bytes
     policy, reads = steward.policy(bucket), steward.reads_per_month(bucket)
-    largest = max((object_ for object_, _ in objects), key=lambda o: o.size)
-    decision = decide_write(
-        policy, steward.region, steward.regions, prices, reads_per_month=reads, size_bytes=largest.size
-    )
+    decision = decide_write(policy, steward.region, steward.regions, prices, reads_per_month=reads, size_bytes=size)
     answers = [
         explain_write(
-            decision, policy, steward.region, steward.regions, prices, reads_per_month=reads, size_bytes=largest.size
+            decision, policy, steward.region, steward.regions, prices, reads_per_month=reads, size_bytes=size
         )
     ]
     if steward.region:
-        facts = steward.facts(volume.store.objects.replicas(largest.id))
+        facts = [ReplicaFacts(region, permanent=True) for region in decision.permanent]
+        if largest is not None:
+            facts = steward.facts(volume.store.objects.replicas(largest.id))
         answers.append(
             explain_read(
-                policy, steward.region, time.time(), largest.size, facts,
-                order=steward.order, edges=steward.edges, trail=steward.trail(largest.id),
-                memory=steward.memory(bucket.ino),
+                policy, steward.region, steward.clock(), size, facts,
+                order=steward.order, edges=steward.edges, memory=steward.memory(bucket.ino),
+                trail=steward.trail(largest.id) if largest is not None else Trail(),
             )
         )  # fmt: skip
     return {
-        "object": largest.id,
+        "object": largest.id if largest is not None else None,
         "objects": len(objects),
         "explanations": [answer.to_json() for answer in answers],
         "lines": [line for answer in answers for line in answer.lines()],
@@ -141,16 +149,16 @@ def explain(volume: Volume, ino: int) -> Answer:
 # --- cost
 
 
-def cost(volume: Volume, by: str, forecast_days: int | None, since_days: int) -> Answer:
+async def cost(volume: Volume, by: str, forecast_days: int | None, since_days: int) -> Answer:
     """USD by group, split into storage, egress and requests, from the ledger."""
     prices = prices_of(volume)
     volume.accounts.count_storage()
     volume.store.write_out()
-    now_hour = int(time.time() // 3600)
+    now_hour = int(volume.steward.clock() // 3600)
     rows = volume.store.policies.lines(now_hour - since_days * 24)
     lines = [(EntryKey(r.hour, r.bucket, r.location, Kind(r.kind), r.dst), Count(r.requests, r.amount)) for r in rows]
     if by == "directory":
-        groups = _by_directory(volume, prices)
+        groups = await _by_directory(volume, prices)
     else:
         summed = summarise(lines, prices, By(by))
         groups = {_label(volume, by, name): _parts(parts) for name, parts in sorted(summed.items())}
@@ -181,33 +189,29 @@ def _label(volume: Volume, by: str, name: str) -> str:
     return name
 
 
-def _by_directory(volume: Volume, prices: PriceTable) -> dict[str, dict[str, str]]:
-    """Storage per month of each directory two levels deep: what is kept now, not what was paid."""
+async def _by_directory(volume: Volume, prices: PriceTable) -> dict[str, dict[str, str]]:
+    """Storage per month of each directory two levels deep: what is kept now, not what was paid.
+
+    Reads every extent there is; other requests run between two pages.
+    """
     usd: dict[str, Fraction] = defaultdict(Fraction)
-    per_byte = _usd_per_byte_month(volume, prices)
-    top = _second_level(volume)
+    price = {str(id_): Fraction(prices.storage_usd_per_gib_month(id_)) / (1 << 30) for id_ in volume.locations}
+    per_byte: dict[int, Fraction] = {}
+    owner = await _owners(volume, _second_level(volume))
     after = (0, -1)
-    owner = _owners(volume, top)
     while page := volume.store.extents.page_of_objects(after, PAGE):
         for ino, run in page:
             after = (ino, run.offset)
-            usd[owner.get(ino, "(without a name)")] += run.length * per_byte.get(run.object, Fraction(0))
+            if run.object not in per_byte:
+                kept = (r for r in volume.store.objects.replicas(run.object) if r.state in READABLE)
+                per_byte[run.object] = sum((price.get(r.location, Fraction(0)) for r in kept), Fraction(0))
+            usd[owner.get(ino, "(without a name)")] += run.length * per_byte[run.object]
+        await trio.lowlevel.checkpoint()
     groups = {}
     for path, amount in sorted(usd.items()):
         text = str(to_decimal(amount))
         groups[path] = {"storage": text, "egress": "0", "requests": "0", "total": text}
     return groups
-
-
-def _usd_per_byte_month(volume: Volume, prices: PriceTable) -> dict[int, Fraction]:
-    """Of each object: its replicas' storage prices, added."""
-    price = {str(id_): Fraction(prices.storage_usd_per_gib_month(id_)) / (1 << 30) for id_ in volume.locations}
-    total: dict[int, Fraction] = defaultdict(Fraction)
-    for id_ in volume.locations:
-        for replica in volume.store.objects.at(id_):
-            if replica.state in READABLE:
-                total[replica.object] += price[str(id_)]
-    return total
 
 
 def _second_level(volume: Volume) -> dict[int, str]:
@@ -229,7 +233,7 @@ def _directories(volume: Volume, ino: int) -> list[tuple[bytes, tuple[Any, ...]]
     return found
 
 
-def _owners(volume: Volume, top: dict[int, str]) -> dict[int, str]:
+async def _owners(volume: Volume, top: dict[int, str]) -> dict[int, str]:
     """Of every file: the directory of ``top`` that it lies below."""
     owner: dict[int, str] = {}
     stack = list(top.items())
@@ -243,8 +247,8 @@ def _owners(volume: Volume, top: dict[int, str]) -> dict[int, str]:
                     owner[ino] = path
                 elif ino not in top:
                     stack.append((ino, path))
+            await trio.lowlevel.checkpoint()
     return owner
-
 
 
 

@@ -36,7 +36,7 @@ async def explain(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any
 
 async def cost(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
     """What the ledger says."""
-    return answers.cost(volume, arguments["by"], arguments.get("forecast_days"), arguments.get("since_days", 31))
+    return await answers.cost(volume, arguments["by"], arguments.get("forecast_days"), arguments.get("since_days", 31))
 
 
 async def plan(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:

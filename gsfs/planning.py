@@ -5,7 +5,6 @@ Owns the walk over a bucket's objects. The comparison is ``policy.plan``'s, the 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -40,7 +39,7 @@ def moves(volume: Volume, bucket: Bucket, policy: BucketPolicy, summary: PlanSum
         policy,
         volume.steward.regions,
         prices_of(volume),
-        time.time(),
+        volume.steward.clock(),
         summary=summary,
         reads_per_month=volume.steward.reads_per_month(bucket),
     )

@@ -90,7 +90,8 @@ def _print(answer: dict[str, Any]) -> None:
     parts = ("storage", "egress", "requests", "total")
     rows = [[name, *(_usd(group[part]) for part in parts)] for name, group in answer["groups"].items()]
     print_table([answer["by"], *(f"{part} USD" for part in parts)], rows)
-    click.echo(f"total {_usd(answer['total'])} USD in the last {answer['since_days']} days")
+    span = "a month, as it is kept now" if answer["by"] == "directory" else f"in the last {answer['since_days']} days"
+    click.echo(f"total {_usd(answer['total'])} USD {span}")
     if "forecast" in answer:
         click.echo(f"next {answer['forecast_days']} days, if they are like the last: {_usd(answer['forecast'])} USD")
 

@@ -40,6 +40,9 @@ def _print(row: dict[str, Any]) -> None:
         f"cache       {human(cache['used_bytes'])} of {human(cache['capacity_bytes'])} in {cache['path']}; "
         f"{human(cache['disk_free_bytes'])} free on the disk",
     ]
+    moving = row["replication"]
+    if any(moving[key] for key in ("waiting", "failed", "expired")):
+        lines.append(f"replicas    {moving['waiting']} wanted, {moving['failed']} failed, {moving['expired']} expired")
     if row["commit_error"]:
         lines.append(f"[red]commits fail: {row['commit_error']}[/red]")
     if row["damaged_objects"]:
@@ -51,9 +54,17 @@ def _print(row: dict[str, Any]) -> None:
         [[r["id"], _state(r), human(r["bytes"]), _requests(r["requests"])] for r in row["locations"]],
     )
     print_table(
-        ["bucket", "home", "durability", "used"],
-        [[b["name"], b["home"], b["durability"], human(b["used_bytes"])] for b in row["buckets"]],
+        ["bucket", "home", "durability", "used", "this month"],
+        [[b["name"], b["home"], b["durability"], human(b["used_bytes"]), _spent(b)] for b in row["buckets"]],
     )
+
+
+def _spent(bucket: dict[str, Any]) -> str:
+    """What the bucket has cost since the month began, of its budget where it has one."""
+    spent, budget = bucket["spent_usd_this_month"], bucket["budget_usd_per_month"]
+    if spent is None:
+        return "-"
+    return f"{float(spent):.2f} USD" + (f" of {float(budget):.2f}" if budget is not None else "")
 
 
 def _state(row: dict[str, Any]) -> str:

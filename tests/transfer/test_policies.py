@@ -140,9 +140,9 @@ def test_old_hours_of_the_ledger_become_days_older_days_go_and_no_sum_changes(ma
     volume.store.policies.add_lines(
         LedgerRow(hour - age, str(regional.ino), EAST, "get", "", 3, 10**25 + age) for age in ages
     )
-    before = cost(volume, "day", None, 390)
+    before = trio.run(cost, volume, "day", None, 390)
     trio.run(volume.forgetting.forget)
-    assert cost(volume, "day", None, 390) == before
+    assert trio.run(cost, volume, "day", None, 390) == before
     lines = volume.store.policies.lines()
     assert sum(line.requests for line in lines) == 3 * (len(ages) - 1)
     assert sum(line.amount for line in lines) == sum(10**25 + age for age in ages[:-1])
