@@ -67,7 +67,9 @@ def policy_of(bucket: Bucket) -> BucketPolicy:
 
 def list_buckets(store: Store) -> list[Answer]:
     names = bucket_names(store)
-    return sorted((describe_bucket(b, names.get(b.ino, "?")) for b in store.buckets.all()), key=lambda b: b["name"])
+    return sorted(
+        (describe_bucket(b, names.get(b.ino, "?")) for b in store.buckets.all()), key=lambda b: b["name"]
+    )
 
 
 def create_bucket(
@@ -115,7 +117,9 @@ def _durability(value: str, most: int) -> dict[str, Any]:
     except ValueError:
         raise InvalidArgument(f"durability={value}: takes {allowed} or remote:N") from None
     if (copies and durability is not Durability.REMOTE) or not 1 <= count <= most:
-        raise InvalidArgument(f"durability={value}: takes {allowed} or remote:N with N up to {most} (locations)")
+        raise InvalidArgument(
+            f"durability={value}: takes {allowed} or remote:N with N up to {most} (locations)"
+        )
     return {"durability": durability, "copies": count}
 
 
@@ -234,7 +238,9 @@ def _locations(volume: Volume) -> list[Answer]:
                 "cause": health.cause,
                 "since_s": health.since_s,
                 "replicas": {state: count for where, state, count, _ in tally if where == id_},
-                "bytes": sum(size for where, state, _, size in tally if where == id_ and state == "available"),
+                "bytes": sum(
+                    size for where, state, _, size in tally if where == id_ and state == "available"
+                ),
                 "requests": {str(kind): count for kind, count in location.counters.requests.items()},
             }
         )

@@ -31,7 +31,9 @@ from gsfs.volume import Volume
 Answer = dict[str, Any]
 PAGE = 1000
 PINNED = b"user.gsfs.pinned"
-NEEDS_REGION = "needs prices: set [mount] region (where this machine is), or [policy] prices, in the configuration"
+NEEDS_REGION = (
+    "needs prices: set [mount] region (where this machine is), or [policy] prices, in the configuration"
+)
 
 
 def prices_of(volume: Volume) -> PriceTable:
@@ -97,7 +99,9 @@ def month_cost_usd(volume: Volume, inode: Inode) -> Decimal:
     for object_, size in objects_of(volume, inode):
         for replica in volume.store.objects.replicas(object_.id):
             if replica.state in READABLE and not replica.location.startswith("cache:"):
-                total += Fraction(size, 1 << 30) * Fraction(prices.storage_usd_per_gib_month(replica.location))
+                total += Fraction(size, 1 << 30) * Fraction(
+                    prices.storage_usd_per_gib_month(replica.location)
+                )
     return to_decimal(total)
 
 
@@ -121,7 +125,9 @@ def explain(volume: Volume, ino: int) -> Answer:
     largest = max((object_ for object_, _ in objects), key=lambda o: o.size, default=None)
     size = largest.size if largest is not None else volume.config.segment_bytes
     policy, reads = steward.policy(bucket), steward.reads_per_month(bucket)
-    decision = decide_write(policy, steward.region, steward.regions, prices, reads_per_month=reads, size_bytes=size)
+    decision = decide_write(
+        policy, steward.region, steward.regions, prices, reads_per_month=reads, size_bytes=size
+    )
     answers = [
         explain_write(
             decision, policy, steward.region, steward.regions, prices, reads_per_month=reads, size_bytes=size
@@ -156,7 +162,10 @@ async def cost(volume: Volume, by: str, forecast_days: int | None, since_days: i
     volume.store.write_out()
     now_hour = int(volume.steward.clock() // 3600)
     rows = volume.store.policies.lines(now_hour - since_days * 24)
-    lines = [(EntryKey(r.hour, r.bucket, r.location, Kind(r.kind), r.dst), Count(r.requests, r.amount)) for r in rows]
+    lines = [
+        (EntryKey(r.hour, r.bucket, r.location, Kind(r.kind), r.dst), Count(r.requests, r.amount))
+        for r in rows
+    ]
     if by == "directory":
         groups = await _by_directory(volume, prices)
     else:
@@ -169,7 +178,9 @@ async def cost(volume: Volume, by: str, forecast_days: int | None, since_days: i
         for _bucket, location, size in volume.store.objects.stored():
             stored[location] += size
         answer["forecast_days"] = forecast_days
-        answer["forecast"] = str(to_decimal(forecast_usd(lines, prices, now_hour, forecast_days, dict(stored))))
+        answer["forecast"] = str(
+            to_decimal(forecast_usd(lines, prices, now_hour, forecast_days, dict(stored)))
+        )
     return answer
 
 
@@ -195,7 +206,9 @@ async def _by_directory(volume: Volume, prices: PriceTable) -> dict[str, dict[st
     Reads every extent there is; other requests run between two pages.
     """
     usd: dict[str, Fraction] = defaultdict(Fraction)
-    price = {str(id_): Fraction(prices.storage_usd_per_gib_month(id_)) / (1 << 30) for id_ in volume.locations}
+    price = {
+        str(id_): Fraction(prices.storage_usd_per_gib_month(id_)) / (1 << 30) for id_ in volume.locations
+    }
     per_byte: dict[int, Fraction] = {}
     owner = await _owners(volume, _second_level(volume))
     after = (0, -1)
@@ -249,7 +262,6 @@ async def _owners(volume: Volume, top: dict[int, str]) -> dict[int, str]:
                     stack.append((ino, path))
             await trio.lowlevel.checkpoint()
     return owner
-
 
 
 def _set_pinned(volume: Volume, inode: Inode, value: bytes) -> None:

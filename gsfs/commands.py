@@ -36,7 +36,9 @@ async def explain(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any
 
 async def cost(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
     """What the ledger says."""
-    return await answers.cost(volume, arguments["by"], arguments.get("forecast_days"), arguments.get("since_days", 31))
+    return await answers.cost(
+        volume, arguments["by"], arguments.get("forecast_days"), arguments.get("since_days", 31)
+    )
 
 
 async def plan(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
@@ -78,9 +80,7 @@ async def trace_start(volume: Volume, arguments: dict[str, Any], _tell: Tell) ->
     if running is not None:
         raise Busy(f"requests are being recorded in {running.path}; gsfs trace stop ends it")
     try:
-        volume.core.recorder = Recorder(
-            path, volume.steward.region, arguments["share"], volume.steward.clock
-        )
+        volume.core.recorder = Recorder(path, volume.steward.region, arguments["share"], volume.steward.clock)
     except FileExistsError:
         raise EntryExists(f"{path}: exists already; takes the name of a new file") from None
     except OSError as error:

@@ -264,11 +264,17 @@ def _check(config: Config) -> None:
             f"bucket_defaults.home: {config.bucket_defaults.home!r} is no location; takes one of {', '.join(ids)}"
         )
     if config.ship_to not in ids:
-        raise ConfigError(f"namespace.ship_to: {config.ship_to!r} is no location; takes one of {', '.join(ids)}")
+        raise ConfigError(
+            f"namespace.ship_to: {config.ship_to!r} is no location; takes one of {', '.join(ids)}"
+        )
     if not _NAME.fullmatch(config.filesystem.name):
-        raise ConfigError(f"filesystem.name: {config.filesystem.name!r}; takes letters, digits, dot, dash and underscore")
+        raise ConfigError(
+            f"filesystem.name: {config.filesystem.name!r}; takes letters, digits, dot, dash and underscore"
+        )
     if config.namespace.ship_interval_s < 0:
-        raise ConfigError(f"namespace.ship_interval_s: {config.namespace.ship_interval_s}; takes seconds, or 0 for never")
+        raise ConfigError(
+            f"namespace.ship_interval_s: {config.namespace.ship_interval_s}; takes seconds, or 0 for never"
+        )
     if not 1 <= config.bucket_defaults.copies <= len(ids):
         raise ConfigError(
             f"bucket_defaults.copies: {config.bucket_defaults.copies}; takes 1 to {len(ids)}, the number of locations"

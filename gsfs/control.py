@@ -212,7 +212,9 @@ class ControlServer:
         answer: dict[str, Any] = {"removed_objects": removed}
         if arguments.get("sweep"):
             age_s = arguments.get("age_min_s", AGE_MIN_S)
-            answer["swept"] = {id_: asdict(await sweep(volume.store, at, age_s)) for id_, at in volume.locations.items()}
+            answer["swept"] = {
+                id_: asdict(await sweep(volume.store, at, age_s)) for id_, at in volume.locations.items()
+            }
         return answer
 
 

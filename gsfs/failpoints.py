@@ -46,7 +46,9 @@ def arm(spec: str) -> None:
     """Arm ``NAME[:N]``. Raises ValueError for a name that does not exist."""
     name, _, count = spec.partition(":")
     if name not in NAMES:
-        raise ValueError(f"GSFS_FAILPOINT: {name!r} is not a failpoint; takes one of {', '.join(sorted(NAMES))}")
+        raise ValueError(
+            f"GSFS_FAILPOINT: {name!r} is not a failpoint; takes one of {', '.join(sorted(NAMES))}"
+        )
     _armed[name] = int(count or "1")
 
 

@@ -158,10 +158,14 @@ def check_left(volume: Volume, location: str) -> dict[str, Any]:
     """Refuse the removal of a location that something still needs. Raises InvalidArgument."""
     rows = volume.store.objects.at(LocationId(location))
     if rows:
-        raise InvalidArgument(f"{location}: still holds {len(rows)} objects; drain it first (gsfs location drain)")
+        raise InvalidArgument(
+            f"{location}: still holds {len(rows)} objects; drain it first (gsfs location drain)"
+        )
     homes = [b for b in volume.store.buckets.all() if b.home == location]
     if homes:
-        raise InvalidArgument(f"{location}: is the home of {len(homes)} buckets; drain it first (gsfs location drain)")
+        raise InvalidArgument(
+            f"{location}: is the home of {len(homes)} buckets; drain it first (gsfs location drain)"
+        )
     volume.store.locations.remove(location)
     volume.store.changed()
     return {"removed": location}

@@ -29,7 +29,9 @@ def planned_objects(volume: Volume, bucket: Bucket) -> Iterator[PlannedObject]:
         for object_ in page:
             after = object_.id
             facts = volume.steward.facts(volume.store.objects.replicas(object_.id))
-            yield PlannedObject(object_.id, object_.size, tuple(facts), volume.steward.region or str(bucket.home))
+            yield PlannedObject(
+                object_.id, object_.size, tuple(facts), volume.steward.region or str(bucket.home)
+            )
 
 
 def moves(volume: Volume, bucket: Bucket, policy: BucketPolicy, summary: PlanSummary) -> Iterator[Move]:
@@ -69,7 +71,9 @@ async def carry_out(volume: Volume, steps: list[Move], tell: Tell) -> None:
     for at in range(0, len(copies), PAGE):
         batch = copies[at : at + PAGE]
         await tell({"left_bytes": left})
-        failed += await volume.replication.settle([Wanted(s.object_id, LocationId(s.region), None) for s in batch])
+        failed += await volume.replication.settle(
+            [Wanted(s.object_id, LocationId(s.region), None) for s in batch]
+        )
         left -= sum(s.size_bytes for s in batch)
     objects = volume.store.objects
     for step in steps:
@@ -83,5 +87,6 @@ async def carry_out(volume: Volume, steps: list[Move], tell: Tell) -> None:
     volume.store.changed()
     await volume.committer.durable()
     if failed:
-        raise Incomplete(f"{len(failed)} of {len(copies)} copies could not be made; run it again when the location answers")
-
+        raise Incomplete(
+            f"{len(failed)} of {len(copies)} copies could not be made; run it again when the location answers"
+        )

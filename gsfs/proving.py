@@ -74,7 +74,9 @@ async def _timed(call: Awaitable[object]) -> str:
 async def _head(location: Location, key: str, source: BytesSource) -> str:
     info: ObjectInfo = await location.head(key)
     if info.size_bytes != source.size_bytes:
-        raise BackendError(f"{location.id}: head {key}: {info.size_bytes} bytes, {source.size_bytes} were put")
+        raise BackendError(
+            f"{location.id}: head {key}: {info.size_bytes} bytes, {source.size_bytes} were put"
+        )
     return "" if info.crc32c is not None else "keeps no CRC32C: gsfs compares what it reads"
 
 

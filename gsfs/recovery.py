@@ -60,7 +60,9 @@ def cache_location(directory: Path) -> LocationId:
         raise kind(f"cache.path {directory}: {error.strerror}") from None
 
 
-def open_recovered(config: Config, *, allow_missing: bool = False) -> tuple[Store, ObjectCache, LocationId, Recovered]:
+def open_recovered(
+    config: Config, *, allow_missing: bool = False
+) -> tuple[Store, ObjectCache, LocationId, Recovered]:
     """Open the namespace and the cache and bring them into step."""
     here = cache_location(config.cache_dir)
     store = open_store(config.namespace.url)
@@ -117,11 +119,18 @@ def _drop_redo(store: Store) -> None:
 
 def _broken(store: Store, cache: ObjectCache) -> list[PhysicalObject]:
     """Objects that the disk may have missed, and did."""
-    return [o for o in store.objects.unsynced() if o.live and not is_intact(cache, o) and not _readable_elsewhere(store, o)]
+    return [
+        o
+        for o in store.objects.unsynced()
+        if o.live and not is_intact(cache, o) and not _readable_elsewhere(store, o)
+    ]
 
 
 def _readable_elsewhere(store: Store, object_: PhysicalObject) -> bool:
-    return any(r.state in READABLE and not r.location.startswith("cache:") for r in store.objects.replicas(object_.id))
+    return any(
+        r.state in READABLE and not r.location.startswith("cache:")
+        for r in store.objects.replicas(object_.id)
+    )
 
 
 def _rewind(store: Store, database: SqliteDatabase, report: Recovered) -> Store:
@@ -139,17 +148,15 @@ def _rewind(store: Store, database: SqliteDatabase, report: Recovered) -> Store:
 
 def _refuse_foreign_cache(store: Store, here: LocationId, allow_missing: bool) -> None:
     """Bytes that wait in another cache directory would read as errors: say so before anything starts."""
-    missing = [
-        o
-        for o in store.objects.local_only()
-        if o.live and _only_in_other_caches(store, o, here)
-    ]
+    missing = [o for o in store.objects.local_only() if o.live and _only_in_other_caches(store, o, here)]
     if not missing:
         return
     where = sorted({str(r.location) for o in missing for r in store.objects.replicas(o.id)})
     text = f"{len(missing)} objects ({sum(o.live for o in missing)} bytes) were not uploaded yet and are only in {', '.join(where)}"
     if not allow_missing:
-        raise Incomplete(f"cache.path: {text}; mount with that cache directory, or give up these bytes with --allow-missing")
+        raise Incomplete(
+            f"cache.path: {text}; mount with that cache directory, or give up these bytes with --allow-missing"
+        )
     log.warning("%s; reading them fails", text)
 
 
@@ -190,7 +197,9 @@ def _forget_evicted(store: Store, cache: ObjectCache, here: LocationId) -> None:
     """A crash may take back the commit that says that a file was evicted: a copy that is gone must not count."""
     for replica in store.objects.at(here):
         gone = replica.state in READABLE and replica.object not in cache
-        if gone and any(r.state in READABLE and r.location != here for r in store.objects.replicas(replica.object)):
+        if gone and any(
+            r.state in READABLE and r.location != here for r in store.objects.replicas(replica.object)
+        ):
             store.objects.advance(replica.object, here, Event.DROP)
             store.objects.advance(replica.object, here, Event.REMOVED)
 
@@ -231,4 +240,3 @@ def check_cache_lock(directory: Path) -> int:
         os.close(fd)
         raise Busy(f"cache.path {directory}: in use by another mount") from None
     return fd
-

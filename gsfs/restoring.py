@@ -58,13 +58,17 @@ async def find(location: Location, name: str, namespace_id: str = "") -> Generat
             parts[id_, int(generation, 16)][int(part, 16)] = (info.size_bytes, info.mtime_ns)
         except ValueError:
             continue
-    found = [_generation(id_, number, have) for (id_, number), have in parts.items() if 0 in have and 1 in have]
+    found = [
+        _generation(id_, number, have) for (id_, number), have in parts.items() if 0 in have and 1 in have
+    ]
     found = [g for g in found if namespace_id in ("", g.namespace_id)]
     if not found:
         raise NotFoundError(f"{location.id}: holds no shipped namespace of the name {name!r}")
     ids = sorted({g.namespace_id for g in found})
     if len(ids) > 1:
-        raise InvalidArgument(f"{location.id}: several namespaces are named {name!r}; choose with --namespace-id: {', '.join(ids)}")
+        raise InvalidArgument(
+            f"{location.id}: several namespaces are named {name!r}; choose with --namespace-id: {', '.join(ids)}"
+        )
     return max(found, key=lambda g: g.number)
 
 
@@ -76,10 +80,14 @@ def _generation(namespace_id: str, number: int, have: dict[int, tuple[int, int]]
     return Generation(namespace_id, number, sizes, max(have[part][1] for part in range(whole)))
 
 
-async def restore(location: Location, name: str, generation: Generation, target: Path, progress: Progress) -> None:
+async def restore(
+    location: Location, name: str, generation: Generation, target: Path, progress: Progress
+) -> None:
     """Build the database at ``target``, which must not exist. Raises DatabaseCorrupt."""
     if target.exists():
-        raise EntryExists(f"namespace {target}: exists; nothing was changed (move it away to recover over it)")
+        raise EntryExists(
+            f"namespace {target}: exists; nothing was changed (move it away to recover over it)"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     work = target.with_name(target.name + ".recovering")
     total, done = sum(generation.sizes), 0

@@ -98,7 +98,9 @@ class Volume:
     def _compose_data(self) -> None:
         config, store = self.config, self.store
         store.objects.now_ns = lambda: int(self._clock() * 1e9)
-        events = SegmentEvents(created=self._segment_created, sealed=self._segment_sealed, new_id=store.new_object)
+        events = SegmentEvents(
+            created=self._segment_created, sealed=self._segment_sealed, new_id=store.new_object
+        )
         self.segments = SegmentLog(self.cache, config.segment_bytes, time.monotonic, events)
         store.before_commit.append(lambda: store.objects.grow(self.segments.records()))
         self.committer = Committer(store, self.segments)
@@ -160,7 +162,9 @@ class Volume:
 
     def _compose_filesystem(self) -> None:
         d = self.config.bucket_defaults
-        self.core = Core(self.store, self.segments, BucketDefaults(LocationId(d.home), d.durability, d.copies))
+        self.core = Core(
+            self.store, self.segments, BucketDefaults(LocationId(d.home), d.durability, d.copies)
+        )
         self.names = Names(self.core)
         self.attributes = Attributes(self.core)
         self.directories = Directories(self.core)
@@ -184,7 +188,16 @@ class Volume:
         objects = self.store.objects
         objects.add(
             PhysicalObject(
-                segment.id, segment.bucket, self.store.epoch, ObjectState.OPEN, 0, 0, 0, None, time.time_ns(), 0
+                segment.id,
+                segment.bucket,
+                self.store.epoch,
+                ObjectState.OPEN,
+                0,
+                0,
+                0,
+                None,
+                time.time_ns(),
+                0,
             )
         )
         objects.add_replica(segment.id, self.cache_location, ReplicaState.AVAILABLE)

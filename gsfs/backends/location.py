@@ -230,7 +230,9 @@ class Location:
             self.on_health_change(self)
 
 
-def _get_verified(backend: Backend, key: str, offset: int, length: int, verify: Verify | None, if_match: str) -> bytes:
+def _get_verified(
+    backend: Backend, key: str, offset: int, length: int, verify: Verify | None, if_match: str
+) -> bytes:
     try:
         # Only what other tools put there is asked for by its etag; our own keys are never used twice.
         same = {"if_match": if_match} if if_match else {}

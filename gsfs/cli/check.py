@@ -37,8 +37,17 @@ def fsck(target: str | None, as_json: bool) -> None:
 
 @click.command(cls=Command, example="gsfs gc /mnt/demo --sweep")
 @click.argument("target", required=False)
-@click.option("--sweep", is_flag=True, help="Also list the locations for objects that nothing knows (costs LIST requests).")
-@click.option("--age", default=3600.0, show_default=True, help="With --sweep: spare objects younger than so many seconds.")
+@click.option(
+    "--sweep",
+    is_flag=True,
+    help="Also list the locations for objects that nothing knows (costs LIST requests).",
+)
+@click.option(
+    "--age",
+    default=3600.0,
+    show_default=True,
+    help="With --sweep: spare objects younger than so many seconds.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def gc(target: str | None, sweep: bool, age: float, as_json: bool) -> None:
     """Remove now what nothing refers to any more, from every location (the daemon does so by itself in time)."""

@@ -31,9 +31,19 @@ def where(path: str, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    console.print(f"{human(answer['size'])}, {human(answer['allocated'])} in {len(answer['objects'])} objects", highlight=False)
+    console.print(
+        f"{human(answer['size'])}, {human(answer['allocated'])} in {len(answer['objects'])} objects",
+        highlight=False,
+    )
     rows = [
-        [str(o["object"]), o["state"], human(o["file_bytes"]), r["location"], r["state"], _expiry(r["expires_s"])]
+        [
+            str(o["object"]),
+            o["state"],
+            human(o["file_bytes"]),
+            r["location"],
+            r["state"],
+            _expiry(r["expires_s"]),
+        ]
         for o in answer["objects"]
         for r in o["replicas"]
     ]
@@ -71,7 +81,11 @@ def cost(target: str | None, by: str, since: str, forecast: str | None, as_json:
     """
     config, _ = config_of(target)
     answer = ask(
-        config, "cost", by=by, since_days=_days(since), forecast_days=None if forecast is None else _days(forecast)
+        config,
+        "cost",
+        by=by,
+        since_days=_days(since),
+        forecast_days=None if forecast is None else _days(forecast),
     )
     if as_json:
         print_json(answer)
@@ -90,14 +104,18 @@ def _print(answer: dict[str, Any]) -> None:
     parts = ("storage", "egress", "requests", "total")
     rows = [[name, *(_usd(group[part]) for part in parts)] for name, group in answer["groups"].items()]
     print_table([answer["by"], *(f"{part} USD" for part in parts)], rows)
-    span = "a month, as it is kept now" if answer["by"] == "directory" else f"in the last {answer['since_days']} days"
+    span = (
+        "a month, as it is kept now"
+        if answer["by"] == "directory"
+        else f"in the last {answer['since_days']} days"
+    )
     click.echo(f"total {_usd(answer['total'])} USD {span}")
     if "forecast" in answer:
-        click.echo(f"next {answer['forecast_days']} days, if they are like the last: {_usd(answer['forecast'])} USD")
+        click.echo(
+            f"next {answer['forecast_days']} days, if they are like the last: {_usd(answer['forecast'])} USD"
+        )
 
 
 def _usd(text: str) -> str:
     value = float(text)
     return f"{value:.2f}" if value >= 1 or value == 0 else f"{value:.9f}".rstrip("0")
-
-

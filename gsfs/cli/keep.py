@@ -51,4 +51,6 @@ def evict(path: str, as_json: bool) -> None:
         print_json(answer)
         return
     kept = ", ".join(f"{count} {why}" for why, count in answer["kept_objects"].items())
-    click.echo(f"{human(answer['evicted_bytes'])} given back" + (f"; objects that stay: {kept}" if kept else ""))
+    click.echo(
+        f"{human(answer['evicted_bytes'])} given back" + (f"; objects that stay: {kept}" if kept else "")
+    )

@@ -22,7 +22,15 @@ from gsfs.cli.shell import (
 from gsfs.config import Config, parse
 from gsfs.errors import ConfigError, ExitCode, InvalidArgument, NotAnswering, NotFoundError
 
-SECRET_KEYS = ("access_key", "secret_key", "session_token", "account_key", "connection_string", "sas", "proxy")
+SECRET_KEYS = (
+    "access_key",
+    "secret_key",
+    "session_token",
+    "account_key",
+    "connection_string",
+    "sas",
+    "proxy",
+)
 
 
 @click.group()
@@ -133,12 +141,16 @@ def test(target: str, name: str, as_json: bool) -> None:
 
     proofs = trio.run(main)
     if as_json:
-        print_json([{"operation": p.operation, "ok": p.ok, "seconds": p.seconds, "detail": p.detail} for p in proofs])
+        print_json(
+            [{"operation": p.operation, "ok": p.ok, "seconds": p.seconds, "detail": p.detail} for p in proofs]
+        )
     if not all(proof.ok for proof in proofs):
         sys.exit(int(ExitCode.UNAVAILABLE))
 
 
-@location.command("add", cls=Command, example="gsfs location add demo.toml id=gcp:us-west1 kind=gcs bucket=my-bucket")
+@location.command(
+    "add", cls=Command, example="gsfs location add demo.toml id=gcp:us-west1 kind=gcs bucket=my-bucket"
+)
 @click.argument("config", type=click.Path(dir_okay=False))
 @click.argument("settings", nargs=-1, required=True, metavar="KEY=VALUE...")
 def add(config: str, settings: tuple[str, ...]) -> None:
@@ -192,15 +204,21 @@ def _replace(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-@location.command("drain", cls=Command, example="gsfs location drain /mnt/demo aws:us-east-1 --to gcp:us-west1")
+@location.command(
+    "drain", cls=Command, example="gsfs location drain /mnt/demo aws:us-east-1 --to gcp:us-west1"
+)
 @click.argument("target")
 @click.argument("name")
-@click.option("--to", default=None, help="Where its bytes go. Default: the first other location this mount prefers.")
+@click.option(
+    "--to", default=None, help="Where its bytes go. Default: the first other location this mount prefers."
+)
 @click.option("--dry-run", is_flag=True, help="Only show what would move, and its price.")
 @click.option("--undo", is_flag=True, help="Take new objects there again.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; does not ask.")
-def drain(target: str, name: str, to: str | None, dry_run: bool, undo: bool, yes: bool, as_json: bool) -> None:
+def drain(
+    target: str, name: str, to: str | None, dry_run: bool, undo: bool, yes: bool, as_json: bool
+) -> None:
     """Move every byte away from a location, while the file system is in use; its price is shown first.
 
     New objects go elsewhere at once. Broken off, it is resumed by the same command.
@@ -239,9 +257,14 @@ def rm(target: str, name: str) -> None:
 
     config, _ = config_of(target)
     _spec(config, name)
-    for key, value in (("bucket_defaults.home", config.bucket_defaults.home), ("namespace.ship_to", config.ship_to)):
+    for key, value in (
+        ("bucket_defaults.home", config.bucket_defaults.home),
+        ("namespace.ship_to", config.ship_to),
+    ):
         if value == name:
-            raise ConfigError(f"{name}: is named by {key} in {config.path}; name another location there first")
+            raise ConfigError(
+                f"{name}: is named by {key} in {config.path}; name another location there first"
+            )
     ask(config, "location_forget", name=name)
     path = Path(config.path)
     document = tomlkit.parse(path.read_text())

@@ -43,9 +43,13 @@ def _show(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    steps = ", ".join(f"{count} {step}" for step, count in answer["steps"].items() if count) or "nothing to do"
+    steps = (
+        ", ".join(f"{count} {step}" for step, count in answer["steps"].items() if count) or "nothing to do"
+    )
     console.print(f"steps            {steps}", highlight=False)
     console.print(f"bytes to copy    {human(answer['bytes_moved'])}", highlight=False)
-    once, before, after = (Decimal(answer[key]) for key in ("once_usd", "monthly_before_usd", "monthly_after_usd"))
+    once, before, after = (
+        Decimal(answer[key]) for key in ("once_usd", "monthly_before_usd", "monthly_after_usd")
+    )
     console.print(f"once             {once:f} USD", highlight=False)
     console.print(f"storage a month  {before:f} USD before, {after:f} USD after", highlight=False)

@@ -42,7 +42,9 @@ def _print(row: dict[str, Any]) -> None:
     ]
     moving = row["replication"]
     if any(moving[key] for key in ("waiting", "failed", "expired")):
-        lines.append(f"replicas    {moving['waiting']} wanted, {moving['failed']} failed, {moving['expired']} expired")
+        lines.append(
+            f"replicas    {moving['waiting']} wanted, {moving['failed']} failed, {moving['expired']} expired"
+        )
     if row["commit_error"]:
         lines.append(f"[red]commits fail: {row['commit_error']}[/red]")
     if row["damaged_objects"]:

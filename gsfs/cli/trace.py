@@ -21,7 +21,9 @@ def trace() -> None:
     """
 
 
-trace.epilog = "Example: gsfs trace start /mnt/demo week.trace; gsfs trace stop /mnt/demo; gsfs simulate week.trace"
+trace.epilog = (
+    "Example: gsfs trace start /mnt/demo week.trace; gsfs trace stop /mnt/demo; gsfs simulate week.trace"
+)
 
 
 @trace.command("start", cls=Command, example="gsfs trace start /mnt/demo week.trace --sample 10%")
@@ -33,7 +35,9 @@ def start(target: str, file: str, sample: str) -> None:
     config, _ = config_of(target)
     path = Path(os.path.realpath(file))
     if (entry := mounts.containing(path)) is not None:
-        raise InvalidArgument(f"{file}: lies in the mount at {entry.mountpoint}; takes a file of another file system")
+        raise InvalidArgument(
+            f"{file}: lies in the mount at {entry.mountpoint}; takes a file of another file system"
+        )
     ask(config, "trace_start", file=str(path), share=_share(sample))
     click.echo(f"recording in {path}; gsfs trace stop {target} ends it")
 

@@ -34,7 +34,20 @@ uploaded or let go of any more."""
 class ObjectFile:
     """The local file of one object. ``present`` and ``verified`` are bit sets over its blocks."""
 
-    __slots__ = ("bytes", "doubtful", "fd", "growing", "held", "id", "is_new", "path", "present", "used_s", "users", "verified")
+    __slots__ = (
+        "bytes",
+        "doubtful",
+        "fd",
+        "growing",
+        "held",
+        "id",
+        "is_new",
+        "path",
+        "present",
+        "used_s",
+        "users",
+        "verified",
+    )
 
     def __init__(self, id_: ObjectId, path: Path) -> None:
         self.id = id_

@@ -63,7 +63,9 @@ class SegmentEvents:
 class SegmentLog:
     """Open segments of every bucket."""
 
-    def __init__(self, cache: ObjectCache, segment_size: int, clock: Callable[[], float], events: SegmentEvents) -> None:
+    def __init__(
+        self, cache: ObjectCache, segment_size: int, clock: Callable[[], float], events: SegmentEvents
+    ) -> None:
         self._cache = cache
         self._size = segment_size
         self._clock = clock
@@ -74,7 +76,9 @@ class SegmentLog:
         self._untold: dict[ObjectId, Segment] = {}
         self.appended_bytes = 0
 
-    def append(self, bucket: Ino, owner: Ino | None, data: bytes | memoryview) -> list[tuple[ObjectId, int, int]]:
+    def append(
+        self, bucket: Ino, owner: Ino | None, data: bytes | memoryview
+    ) -> list[tuple[ObjectId, int, int]]:
         """Append; [(object, offset in it, length)], more than one where a segment was filled. Raises OSError."""
         length = len(data)
         segment = self._owned.get(owner) if owner is not None else None

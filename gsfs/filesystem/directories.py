@@ -66,7 +66,9 @@ class Directories:
         self._next_handle = 1
 
     def opendir(self, ino: int) -> int:
-        inode = self._core.inode(ino)  # one that was removed is opened again through what holds it, and is empty
+        inode = self._core.inode(
+            ino
+        )  # one that was removed is opened again through what holds it, and is empty
         if not inode.is_dir:
             raise NotADirectory(f"inode {ino}: not a directory")
         number = self._next_handle
@@ -84,7 +86,9 @@ class Directories:
         if inode.opens:
             return
         if inode.deleted:
-            self._store.inodes.forget(inode.ino, 0)  # it was opened after its removal, and perhaps forgotten before
+            self._store.inodes.forget(
+                inode.ino, 0
+            )  # it was opened after its removal, and perhaps forgotten before
         elif inode.nlink == 0:
             self._core.bury(inode, is_orphan=True)
 

@@ -105,7 +105,21 @@ class Names:
         ino = store.new_ino()
         parent = directory.ino if is_dir else 0
         inode = store.inodes.add(
-            (ino, directory.bucket, parent, mode, caller.uid, gid, rdev, 2 if is_dir else 1, 0, 0, now, now, now)
+            (
+                ino,
+                directory.bucket,
+                parent,
+                mode,
+                caller.uid,
+                gid,
+                rdev,
+                2 if is_dir else 1,
+                0,
+                0,
+                now,
+                now,
+                now,
+            )
         )
         self._entries.insert(directory.ino, name, ino, store.new_entry_number())
         if access is not None:
@@ -142,7 +156,9 @@ class Names:
     def _make_bucket(self, root: Inode, name: bytes, mode: int, caller: Caller) -> Inode:
         store, now = self._store, self._core.now()
         ino = store.new_ino()
-        inode = store.inodes.add((ino, ino, ROOT_INO, mode, caller.uid, caller.gid, 0, 2, 0, 0, now, now, now))
+        inode = store.inodes.add(
+            (ino, ino, ROOT_INO, mode, caller.uid, caller.gid, 0, 2, 0, 0, now, now, now)
+        )
         d = self._core.defaults
         store.buckets.add(Bucket(ino, d.home, d.durability, d.copies, None, None, 0, 1, d.policy))
         self._entries.insert(ROOT_INO, name, ino, store.new_entry_number())

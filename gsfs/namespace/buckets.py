@@ -35,7 +35,8 @@ class BucketTable:
         columns = [c.name for c in t.c if c.name != "ino"]
         self._insert = compile_statement(database, insert(t))
         self._update = compile_statement(
-            database, update(t).values({n: bindparam(f"v_{n}") for n in columns}).where(t.c.ino == bindparam("k"))
+            database,
+            update(t).values({n: bindparam(f"v_{n}") for n in columns}).where(t.c.ino == bindparam("k")),
         )
         self._delete = compile_statement(database, delete(t).where(t.c.ino == bindparam("k")))
         self._all: dict[int, Bucket] = {}

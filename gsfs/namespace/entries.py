@@ -16,31 +16,54 @@ class EntryTable:
         e, i = schema.entry, schema.inode
         here = (e.c.parent == bindparam("p")) & (e.c.name == bindparam("n"))
         self._find = compile_statement(database, select(e.c.ino).where(here))
-        self._find_inode = compile_statement(database, select(i).select_from(e.join(i, i.c.ino == e.c.ino)).where(here))
+        self._find_inode = compile_statement(
+            database, select(i).select_from(e.join(i, i.c.ino == e.c.ino)).where(here)
+        )
         self._insert = compile_statement(database, insert(e))
         self._delete = compile_statement(database, delete(e).where(here))
         self._repoint = compile_statement(database, update(e).values(ino=bindparam("v_ino")).where(here))
-        self._any = compile_statement(database, select(e.c.ino).where(e.c.parent == bindparam("p")).limit(literal_column("1")).offset(literal_column("0")))
+        self._any = compile_statement(
+            database,
+            select(e.c.ino)
+            .where(e.c.parent == bindparam("p"))
+            .limit(literal_column("1"))
+            .offset(literal_column("0")),
+        )
         page = (
             select(e.c.name, *i.c)
             .select_from(e.join(i, i.c.ino == e.c.ino))
-            .where((e.c.parent == bindparam("p")) & (e.c.name > bindparam("after")) & (e.c.number <= bindparam("upto")))
+            .where(
+                (e.c.parent == bindparam("p"))
+                & (e.c.name > bindparam("after"))
+                & (e.c.number <= bindparam("upto"))
+            )
             .order_by(e.c.name)
-            .limit(bindparam("most")).offset(literal_column("0"))
+            .limit(bindparam("most"))
+            .offset(literal_column("0"))
         )
         self._page = compile_statement(database, page)
         names = (
             select(e.c.name, e.c.ino)
-            .where((e.c.parent == bindparam("p")) & (e.c.name > bindparam("after")) & (e.c.number <= bindparam("upto")))
+            .where(
+                (e.c.parent == bindparam("p"))
+                & (e.c.name > bindparam("after"))
+                & (e.c.number <= bindparam("upto"))
+            )
             .order_by(e.c.name)
             .limit(bindparam("most"))
             .offset(literal_column("0"))
         )
         self._names = compile_statement(database, names)
         self._name_of = compile_statement(
-            database, select(e.c.name).where((e.c.parent == bindparam("p")) & (e.c.ino == bindparam("i"))).limit(literal_column("1")).offset(literal_column("0"))
+            database,
+            select(e.c.name)
+            .where((e.c.parent == bindparam("p")) & (e.c.ino == bindparam("i")))
+            .limit(literal_column("1"))
+            .offset(literal_column("0")),
         )
-        self._count = compile_statement(database, select(func.count()).select_from(e).where(e.c.parent == bindparam("p")))
+        self._count = compile_statement(
+            database, select(func.count()).select_from(e).where(e.c.parent == bindparam("p"))
+        )
 
     def find(self, parent: int, name: bytes) -> Ino | None:
         row = self._find.one(parent, name)
@@ -109,7 +132,9 @@ class XattrTable:
         t = schema.xattr
         here = (t.c.ino == bindparam("i")) & (t.c.name == bindparam("n"))
         self._select = compile_statement(database, select(t.c.value).where(here))
-        self._names = compile_statement(database, select(t.c.name).where(t.c.ino == bindparam("i")).order_by(t.c.name))
+        self._names = compile_statement(
+            database, select(t.c.name).where(t.c.ino == bindparam("i")).order_by(t.c.name)
+        )
         self._insert = compile_statement(database, insert(t))
         self._update = compile_statement(database, update(t).values(value=bindparam("v")).where(here))
         self._delete = compile_statement(database, delete(t).where(here))

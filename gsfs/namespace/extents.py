@@ -41,25 +41,34 @@ class ExtentTable:
         self._insert = compile_statement(database, insert(t))
         self._lengthen = compile_statement(
             database,
-            update(t).values(length=bindparam("l")).where((t.c.ino == bindparam("i")) & (t.c.offset == bindparam("o"))),
+            update(t)
+            .values(length=bindparam("l"))
+            .where((t.c.ino == bindparam("i")) & (t.c.offset == bindparam("o"))),
         )
         self._delete_range = compile_statement(
             database,
-            delete(t).where((t.c.ino == bindparam("i")) & (t.c.offset >= bindparam("a")) & (t.c.offset < bindparam("b"))),
+            delete(t).where(
+                (t.c.ino == bindparam("i")) & (t.c.offset >= bindparam("a")) & (t.c.offset < bindparam("b"))
+            ),
         )
         self._sums = compile_statement(
-            database, select(t.c.object, func.sum(t.c.length)).where(t.c.ino == bindparam("i")).group_by(t.c.object)
+            database,
+            select(t.c.object, func.sum(t.c.length)).where(t.c.ino == bindparam("i")).group_by(t.c.object),
         )
         self._clear = compile_statement(database, delete(t).where(t.c.ino == bindparam("i")))
         self._probe = compile_statement(
-            database, select(t.c.offset).where(t.c.ino == bindparam("i")).order_by(t.c.offset).limit(literal_column("1")).offset(bindparam("n"))
+            database,
+            select(t.c.offset)
+            .where(t.c.ino == bindparam("i"))
+            .order_by(t.c.offset)
+            .limit(literal_column("1"))
+            .offset(bindparam("n")),
         )
         self._page = compile_statement(
             database,
             select(t.c.ino, *columns)
             .where(
-                (t.c.ino > bindparam("i1"))
-                | ((t.c.ino == bindparam("i2")) & (t.c.offset > bindparam("o")))
+                (t.c.ino > bindparam("i1")) | ((t.c.ino == bindparam("i2")) & (t.c.offset > bindparam("o")))
             )
             .order_by(t.c.ino, t.c.offset)
             .limit(bindparam("most"))
@@ -95,7 +104,9 @@ class ExtentTable:
             self._settle(inode)
         self._begin(inode, offset, length, object_, object_offset, grows)
 
-    def _begin(self, inode: Inode, offset: int, length: int, object_: ObjectId, object_offset: int, fresh: bool) -> None:
+    def _begin(
+        self, inode: Inode, offset: int, length: int, object_: ObjectId, object_offset: int, fresh: bool
+    ) -> None:
         inode.pending = Extent(offset, length, object_, object_offset, fresh)
         if fresh:
             inode.allocated += length
@@ -159,7 +170,9 @@ class ExtentTable:
     def _punch_rows(self, inode: Inode, start: int, end: int) -> int:
         """Remove [start, end) from the rows; the number of bytes that were covered."""
         ino = inode.ino
-        rows = [r for r in map(Run._make, self._overlap.all(ino, start, ino, end)) if r.offset + r.length > start]
+        rows = [
+            r for r in map(Run._make, self._overlap.all(ino, start, ino, end)) if r.offset + r.length > start
+        ]
         if not rows:
             return 0
         freed = 0
@@ -209,7 +222,9 @@ class ExtentTable:
     def page_of_objects(self, after: tuple[int, int], most: int) -> list[tuple[Ino, Run]]:
         """Extents behind (inode, offset), in that order: to walk the whole table in pieces."""
         self.flush()
-        return [(Ino(row[0]), Run._make(row[1:])) for row in self._page.all(after[0], after[0], after[1], most)]
+        return [
+            (Ino(row[0]), Run._make(row[1:])) for row in self._page.all(after[0], after[0], after[1], most)
+        ]
 
     def repoint(self, inode: Inode, old: Run, object_: ObjectId, object_offset: int) -> bool:
         """Let the same bytes come from another object, if the extent is still as it was; False otherwise."""

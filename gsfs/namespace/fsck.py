@@ -31,16 +31,16 @@ CHECKS: tuple[tuple[str, str], ...] = (
     ),
     (
         "extents of a file overlap",
-        "SELECT a.ino, a.\"offset\" FROM extent a JOIN extent b ON a.ino = b.ino AND a.\"offset\" < b.\"offset\" "
-        "AND a.\"offset\" + a.length > b.\"offset\"",
+        'SELECT a.ino, a."offset" FROM extent a JOIN extent b ON a.ino = b.ino AND a."offset" < b."offset" '
+        'AND a."offset" + a.length > b."offset"',
     ),
     (
         "extent of a file that does not exist",
-        "SELECT x.ino, x.\"offset\" FROM extent x LEFT JOIN inode i ON i.ino = x.ino WHERE i.ino IS NULL",
+        'SELECT x.ino, x."offset" FROM extent x LEFT JOIN inode i ON i.ino = x.ino WHERE i.ino IS NULL',
     ),
     (
         "extent lies past the end of its file",
-        "SELECT x.ino, x.\"offset\" FROM extent x JOIN inode i ON i.ino = x.ino WHERE x.\"offset\" + x.length > i.size",
+        'SELECT x.ino, x."offset" FROM extent x JOIN inode i ON i.ino = x.ino WHERE x."offset" + x.length > i.size',
     ),
     (
         "extent lies past the end of its object",

@@ -86,7 +86,9 @@ class InodeTable:
         self._insert = compile_statement(database, insert(t))
         self._update = compile_statement(
             database,
-            update(t).values({c.name: bindparam(f"v_{c.name}") for c in _COLUMNS}).where(t.c.ino == bindparam("k")),
+            update(t)
+            .values({c.name: bindparam(f"v_{c.name}") for c in _COLUMNS})
+            .where(t.c.ino == bindparam("k")),
         )
         self._delete = compile_statement(database, delete(t).where(t.c.ino == bindparam("ino")))
         self._count = compile_statement(database, select(func.count()).select_from(t))
@@ -182,7 +184,9 @@ class InodeTable:
         excess = len(self._cache) - limit
         if excess <= 0:
             return
-        idle = (i.ino for i in self._cache.values() if not (i.changed or i.opens or i.deleted or i.nlink == 0))
+        idle = (
+            i.ino for i in self._cache.values() if not (i.changed or i.opens or i.deleted or i.nlink == 0)
+        )
         for ino in [ino for ino, _ in zip(idle, range(excess), strict=False) if ino != ROOT_INO]:
             del self._cache[ino]
 

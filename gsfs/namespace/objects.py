@@ -67,7 +67,9 @@ class ObjectTable:
         self._insert = compile_statement(database, insert(o))
         self._grow = compile_statement(
             database,
-            update(o).values(size=bindparam("v_size"), crc32c=bindparam("v_crc"), synced=bindparam("v_synced")).where(one),
+            update(o)
+            .values(size=bindparam("v_size"), crc32c=bindparam("v_crc"), synced=bindparam("v_synced"))
+            .where(one),
         )
         self._learn = compile_statement(
             database, update(o).values(crc32c=bindparam("v_crc"), block_crcs=bindparam("v_b")).where(one)
@@ -77,23 +79,36 @@ class ObjectTable:
             database,
             update(o)
             .values(
-                state=bindparam("v_state"), size=bindparam("v_size"), crc32c=bindparam("v_crc"),
-                block_crcs=bindparam("v_b"), synced=bindparam("v_synced"),
+                state=bindparam("v_state"),
+                size=bindparam("v_size"),
+                crc32c=bindparam("v_crc"),
+                block_crcs=bindparam("v_b"),
+                synced=bindparam("v_synced"),
             )
             .where(one),
         )
-        self._account = compile_statement(database, update(o).values(live=o.c.live + bindparam("v_d")).where(one))
+        self._account = compile_statement(
+            database, update(o).values(live=o.c.live + bindparam("v_d")).where(one)
+        )
         self._delete = compile_statement(database, delete(o).where(one))
         self._garbage = compile_statement(
             database,
             select(o.c.id)
             .where((o.c.live == literal_column("0")) & (o.c.state == literal_column("'sealed'")))
-            .limit(bindparam("most")).offset(literal_column("0")),
+            .limit(bindparam("most"))
+            .offset(literal_column("0")),
         )
         readable = r.c.state.in_([literal_column(f"'{s}'") for s in sorted(READABLE)])
         elsewhere = (
             select(r.c.object)
-            .where((r.c.object == o.c.id) & readable & (func.substr(r.c.location, literal_column("1"), literal_column("6")) != literal_column("'cache:'")))
+            .where(
+                (r.c.object == o.c.id)
+                & readable
+                & (
+                    func.substr(r.c.location, literal_column("1"), literal_column("6"))
+                    != literal_column("'cache:'")
+                )
+            )
             .exists()
         )
         self._local_only = compile_statement(database, select(o).where(~elsewhere).order_by(o.c.id))
@@ -117,24 +132,39 @@ class ObjectTable:
         )
         self._ids = compile_statement(database, select(o.c.id))
         self._sums = compile_statement(
-            database, select(func.count(), func.coalesce(func.sum(o.c.size), literal_column("0")),
-                             func.coalesce(func.sum(o.c.live), literal_column("0")))
+            database,
+            select(
+                func.count(),
+                func.coalesce(func.sum(o.c.size), literal_column("0")),
+                func.coalesce(func.sum(o.c.live), literal_column("0")),
+            ),
         )
         mine = (r.c.object == bindparam("k")) & (r.c.location == bindparam("l"))
-        self._replicas = compile_statement(database, select(r).where(r.c.object == bindparam("k")).order_by(r.c.location))
+        self._replicas = compile_statement(
+            database, select(r).where(r.c.object == bindparam("k")).order_by(r.c.location)
+        )
         self._replica = compile_statement(database, select(r).where(mine))
         self._replica_insert = compile_statement(database, insert(r))
         self._replica_state = compile_statement(
             database,
-            update(r).values(state=bindparam("v_s"), etag=bindparam("v_e"), since_ns=bindparam("v_t")).where(mine),
+            update(r)
+            .values(state=bindparam("v_s"), etag=bindparam("v_e"), since_ns=bindparam("v_t"))
+            .where(mine),
         )
         self._disown = compile_statement(
             database,
-            update(r).values(owned=literal_column("0")).where((r.c.object == bindparam("k")) & r.c.key.is_not(None)),
+            update(r)
+            .values(owned=literal_column("0"))
+            .where((r.c.object == bindparam("k")) & r.c.key.is_not(None)),
         )
         self._replica_delete = compile_statement(database, delete(r).where(mine))
         self._in_state = compile_statement(
-            database, select(r).where(r.c.state == bindparam("s")).order_by(r.c.object).limit(bindparam("most")).offset(literal_column("0"))
+            database,
+            select(r)
+            .where(r.c.state == bindparam("s"))
+            .order_by(r.c.object)
+            .limit(bindparam("most"))
+            .offset(literal_column("0")),
         )
         self._in_state_at = compile_statement(
             database,
@@ -149,7 +179,10 @@ class ObjectTable:
         )
         self._forget_caches = compile_statement(
             database,
-            delete(r).where(func.substr(r.c.location, literal_column("1"), literal_column("6")) == literal_column("'cache:'")),
+            delete(r).where(
+                func.substr(r.c.location, literal_column("1"), literal_column("6"))
+                == literal_column("'cache:'")
+            ),
         )
         self._expiry = compile_statement(database, update(r).values(expires_ns=bindparam("v_e")).where(mine))
         self._due = compile_statement(
@@ -176,12 +209,17 @@ class ObjectTable:
             select(o.c.bucket, r.c.location, func.sum(o.c.size))
             .select_from(r.join(o, o.c.id == r.c.object))
             .where(readable)
-            .where(func.substr(r.c.location, literal_column("1"), literal_column("6")) != literal_column("'cache:'"))
+            .where(
+                func.substr(r.c.location, literal_column("1"), literal_column("6"))
+                != literal_column("'cache:'")
+            )
             .group_by(o.c.bucket, r.c.location),
         )
         self._tally = compile_statement(
             database,
-            select(r.c.location, r.c.state, func.count(), func.coalesce(func.sum(o.c.size), literal_column("0")))
+            select(
+                r.c.location, r.c.state, func.count(), func.coalesce(func.sum(o.c.size), literal_column("0"))
+            )
             .select_from(r.join(o, o.c.id == r.c.object))
             .group_by(r.c.location, r.c.state),
         )
@@ -296,7 +334,13 @@ class ObjectTable:
         return _replica(row) if row else None
 
     def add_replica(
-        self, object_: int, location: LocationId, state: ReplicaState, *, key: str | None = None, expires_ns: int | None = None
+        self,
+        object_: int,
+        location: LocationId,
+        state: ReplicaState,
+        *,
+        key: str | None = None,
+        expires_ns: int | None = None,
     ) -> None:
         self._replica_insert.run(object_, location, state, key, None, self.now_ns(), expires_ns, 1)
         if state in READABLE:
@@ -313,7 +357,9 @@ class ObjectTable:
         """What lies under the keys of its foreign replicas is something else by now: it is not ours to delete."""
         self._disown.run(object_)
 
-    def advance(self, object_: int, location: LocationId, event: Event, *, etag: str | None = None) -> ReplicaState:
+    def advance(
+        self, object_: int, location: LocationId, event: Event, *, etag: str | None = None
+    ) -> ReplicaState:
         """Let ``event`` happen to the replica. Raises LastReplica where the invariant would break."""
         replica = self.replica(object_, location)
         if replica is None:

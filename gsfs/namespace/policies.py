@@ -53,7 +53,9 @@ class PolicyTable:
         self._old_delete = compile_statement(database, delete(g).where(g.c.hour < bindparam("h")))
         region = (m.c.bucket == bindparam("b")) & (m.c.region == bindparam("r"))
         self._memory = compile_statement(database, select(m.c.state).where(region))
-        self._memory_update = compile_statement(database, update(m).values(state=bindparam("v_s")).where(region))
+        self._memory_update = compile_statement(
+            database, update(m).values(state=bindparam("v_s")).where(region)
+        )
         self._memory_insert = compile_statement(database, insert(m))
         self._memory_buckets = compile_statement(database, select(m.c.bucket).distinct())
         self._memory_delete = compile_statement(database, delete(m).where(m.c.bucket == bindparam("b")))
@@ -82,13 +84,14 @@ class PolicyTable:
             if found is None:
                 self._line_insert.run(*key, row.requests, str(row.amount))
             else:
-                self._line_update.run(
-                    int(found[0]) + row.requests, str(int(found[1]) + row.amount), *key
-                )
+                self._line_update.run(int(found[0]) + row.requests, str(int(found[1]) + row.amount), *key)
 
     def lines(self, since_hour: int = 0) -> list[LedgerRow]:
         """Every line from that hour on."""
-        return [LedgerRow(int(r[0]), r[1], r[2], r[3], r[4], int(r[5]), int(r[6])) for r in self._lines.all(since_hour)]
+        return [
+            LedgerRow(int(r[0]), r[1], r[2], r[3], r[4], int(r[5]), int(r[6]))
+            for r in self._lines.all(since_hour)
+        ]
 
     def fold(self, before_hour: int, most: int) -> int:
         """Sum lines of hours before ``before_hour`` to their days (at the day's first hour); how many went into it."""

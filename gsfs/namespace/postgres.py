@@ -29,7 +29,9 @@ class PostgresDatabase:
     def __init__(self, url: str) -> None:
         self.dialect = PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
         try:
-            self._connection = psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://"), connect_timeout=10)
+            self._connection = psycopg.connect(
+                url.replace("postgresql+psycopg://", "postgresql://"), connect_timeout=10
+            )
         except psycopg.OperationalError as error:
             reason = str(error).strip().splitlines()[-1]
             raise NotAnswering(f"namespace: PostgreSQL does not answer: {reason}") from None
@@ -43,7 +45,9 @@ class PostgresDatabase:
         """Hold the namespace. A mount that has just died is given up by the server a moment later."""
         deadline = time.monotonic() + LOCK_WAIT_S
         while True:
-            self.cursor.execute("SELECT pg_try_advisory_lock(%s, hashtext(current_schema()))", (ADVISORY_LOCK,))
+            self.cursor.execute(
+                "SELECT pg_try_advisory_lock(%s, hashtext(current_schema()))", (ADVISORY_LOCK,)
+            )
             held = self.cursor.fetchone()
             self._connection.commit()
             if held and held[0]:
@@ -60,7 +64,9 @@ class PostgresDatabase:
             self._connection.commit()
         except psycopg.Error as error:
             self._connection.close()
-            raise DatabaseLost(f"namespace: a commit failed ({error}); stopping, to go on from the last one") from None
+            raise DatabaseLost(
+                f"namespace: a commit failed ({error}); stopping, to go on from the last one"
+            ) from None
 
     def rollback(self) -> None:
         self._connection.rollback()

@@ -87,7 +87,9 @@ orphan = Table(
 rebucket = Table(
     "rebucket",
     metadata,
-    Column("ino", BigInteger, primary_key=True, autoincrement=False, comment="directory moved between buckets"),
+    Column(
+        "ino", BigInteger, primary_key=True, autoincrement=False, comment="directory moved between buckets"
+    ),
     comment="directories whose descendants still count for the bucket they were moved from",
 )
 
@@ -113,8 +115,12 @@ object_ = Table(
     Column("size", BigInteger, nullable=False, comment="bytes; of an open segment: as of this commit"),
     Column("live", BigInteger, nullable=False, comment="bytes that extents refer to; 0 and sealed: garbage"),
     Column("crc32c", BigInteger, nullable=False, comment="CRC32C of the bytes [0, size); -1: not known yet"),
-    Column("block_crcs", LargeBinary, comment="sealed: CRC32C of each 1 MiB block, 4 bytes big-endian each; "
-           "NULL: open, or imported and never read as a whole"),
+    Column(
+        "block_crcs",
+        LargeBinary,
+        comment="sealed: CRC32C of each 1 MiB block, 4 bytes big-endian each; "
+        "NULL: open, or imported and never read as a whole",
+    ),
     Column("created_ns", BigInteger, nullable=False, comment="when the first byte was appended"),
     Column("synced", BigInteger, nullable=False, comment="bytes [0, synced) known to be on the local disk"),
     comment="physical objects",
@@ -123,7 +129,9 @@ object_ = Table(
 redo = Table(
     "redo",
     metadata,
-    Column("object", BigInteger, primary_key=True, autoincrement=False, comment="an object with a local file"),
+    Column(
+        "object", BigInteger, primary_key=True, autoincrement=False, comment="an object with a local file"
+    ),
     Column("offset", BigInteger, primary_key=True, autoincrement=False, comment="first byte, in the object"),
     Column("data", LargeBinary, nullable=False, comment="the bytes, to be written to the file after a crash"),
     comment="small appends made durable by the log of commits instead of a flush of their own",
@@ -137,9 +145,19 @@ replica = Table(
     Column("state", String(16), nullable=False, comment="see namespace.replicas.TRANSITIONS"),
     Column("key", Text, comment="key at the location; NULL: derived from the object's number and epoch"),
     Column("etag", Text, comment="the provider's version tag once available"),
-    Column("since_ns", BigInteger, nullable=False, comment="when the state was entered; readable: when it became so"),
+    Column(
+        "since_ns",
+        BigInteger,
+        nullable=False,
+        comment="when the state was entered; readable: when it became so",
+    ),
     Column("expires_ns", BigInteger, comment="when the policy lets it go; NULL: never (home location)"),
-    Column("owned", BigInteger, nullable=False, comment="1: deleted at the location when let go; 0: only forgotten"),
+    Column(
+        "owned",
+        BigInteger,
+        nullable=False,
+        comment="1: deleted at the location when let go; 0: only forgotten",
+    ),
     comment="copies of physical objects; a live object's last available replica is never removed",
     sqlite_with_rowid=False,
 )
@@ -172,7 +190,12 @@ ledger = Table(
     "ledger",
     metadata,
     Column("hour", BigInteger, primary_key=True, autoincrement=False, comment="hours since the Unix epoch"),
-    Column("bucket", String(32), primary_key=True, comment="ino of the bucket as text; empty: the namespace itself"),
+    Column(
+        "bucket",
+        String(32),
+        primary_key=True,
+        comment="ino of the bucket as text; empty: the namespace itself",
+    ),
     Column("location", String(128), primary_key=True, comment="whose price applies"),
     Column("kind", String(16), primary_key=True, comment="see policy.ledger.Kind"),
     Column("dst", String(128), primary_key=True, comment="egress: where the bytes went; else empty"),
@@ -248,7 +271,13 @@ pin = Table(
     comment="files whose objects stay in this mount's cache, and whose replicas are never dropped",
 )
 
-Index("object_garbage", object_.c.bucket, sqlite_where=object_.c.live == 0, postgresql_where=object_.c.live == 0)
+Index(
+    "object_garbage", object_.c.bucket, sqlite_where=object_.c.live == 0, postgresql_where=object_.c.live == 0
+)
 Index("replica_state", replica.c.location, replica.c.state)
-Index("replica_expiry", replica.c.expires_ns, sqlite_where=replica.c.expires_ns.is_not(None),
-      postgresql_where=replica.c.expires_ns.is_not(None))
+Index(
+    "replica_expiry",
+    replica.c.expires_ns,
+    sqlite_where=replica.c.expires_ns.is_not(None),
+    postgresql_where=replica.c.expires_ns.is_not(None),
+)

@@ -47,7 +47,9 @@ class SqliteDatabase:
         self.path = path
         self.dialect = SQLiteDialect_pysqlite(paramstyle="qmark")
         if not create and not path.exists():
-            raise NotFoundError(f"namespace {path}: no such database; run `gsfs init` with this configuration first")
+            raise NotFoundError(
+                f"namespace {path}: no such database; run `gsfs init` with this configuration first"
+            )
         self._lock_fd = -1 if read_only else _lock(path)
         self._wal_fd = -1
         self._closed = False
@@ -99,13 +101,21 @@ class SqliteDatabase:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:  # SQLite has rolled back: what memory holds is no longer true
             self.abandon()
-            raise DatabaseLost(f"namespace {self.path}: a commit failed ({error}); stopping, to go on from the last one") from None
+            raise DatabaseLost(
+                f"namespace {self.path}: a commit failed ({error}); stopping, to go on from the last one"
+            ) from None
 
     def _refuse_on_full_disk(self) -> None:
         """A commit that meets a full disk is lost; one that is not tried yet can wait. Raises OSError."""
         status = os.statvfs(self.path.parent)
-        if status.f_bavail * status.f_frsize < LOG_RESERVE_BYTES and self._prepared_room() < LOG_RESERVE_BYTES // 2:
-            raise OSError(errno.ENOSPC, f"{self.path.parent}: less than {LOG_RESERVE_BYTES >> 20} MiB left for the namespace's log")
+        if (
+            status.f_bavail * status.f_frsize < LOG_RESERVE_BYTES
+            and self._prepared_room() < LOG_RESERVE_BYTES // 2
+        ):
+            raise OSError(
+                errno.ENOSPC,
+                f"{self.path.parent}: less than {LOG_RESERVE_BYTES >> 20} MiB left for the namespace's log",
+            )
 
     def _prepared_room(self) -> int:
         """Bytes of the log's file that lie behind its last commit: written already, so they need no space."""
@@ -279,7 +289,9 @@ def _lock(path: Path) -> int:
     except BlockingIOError:
         holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
         os.close(fd)
-        raise Busy(f"namespace {path}: in use by process {holder}; one mount at a time holds an SQLite namespace") from None
+        raise Busy(
+            f"namespace {path}: in use by process {holder}; one mount at a time holds an SQLite namespace"
+        ) from None
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
@@ -291,7 +303,9 @@ def _explain(path: Path, error: sqlite3.Error) -> Exception:
         return PermissionRefused(f"namespace {path}: {text}")
     if "locked" in text:
         return Busy(f"namespace {path}: {text}")
-    return DatabaseCorrupt(f"namespace {path}: {text}; nothing was overwritten (see `gsfs recover` in docs/operations.md)")
+    return DatabaseCorrupt(
+        f"namespace {path}: {text}; nothing was overwritten (see `gsfs recover` in docs/operations.md)"
+    )
 
 
 def _uri(path: Path, mode: str) -> str:

@@ -82,7 +82,9 @@ class Store:
                 "upgrade gsfs; nothing was changed"
             )
         if found < schema.SCHEMA_VERSION:
-            raise DatabaseCorrupt(f"namespace: schema version {found} is not one that gsfs ever wrote; nothing was changed")
+            raise DatabaseCorrupt(
+                f"namespace: schema version {found} is not one that gsfs ever wrote; nothing was changed"
+            )
 
     # --- facts and numbers
 
@@ -218,11 +220,15 @@ def parse_url(url: str) -> Path | str:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise ConfigError(f"namespace.url: {url!r} is not a URL; takes sqlite:////absolute/path or postgresql://…") from None
+        raise ConfigError(
+            f"namespace.url: {url!r} is not a URL; takes sqlite:////absolute/path or postgresql://…"
+        ) from None
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         if not parsed.database or not parsed.database.startswith("/"):
-            raise ConfigError(f"namespace.url: {url!r} needs an absolute path, as in sqlite:////var/lib/gsfs/namespace.db")
+            raise ConfigError(
+                f"namespace.url: {url!r} needs an absolute path, as in sqlite:////var/lib/gsfs/namespace.db"
+            )
         return Path(parsed.database)
     if backend == "postgresql":
         return url
@@ -242,7 +248,9 @@ def open_store(url: str) -> Store:
     database = open_database(url)
     try:
         if not is_namespace(database):
-            raise NotFoundError("namespace: the database holds no namespace; run `gsfs init` with this configuration first")
+            raise NotFoundError(
+                "namespace: the database holds no namespace; run `gsfs init` with this configuration first"
+            )
         return Store(database)
     except BaseException as error:
         give_back(database)

@@ -49,7 +49,13 @@ def pays(bucket: int) -> Iterator[None]:
 class Accounts:
     """One for each mount. ``region`` is where the mount runs; empty: outside of all of them."""
 
-    def __init__(self, store: Store, locations: dict[LocationId, Location], region: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        locations: dict[LocationId, Location],
+        region: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._clock = clock
         self._store = store
         self._region = region
@@ -94,5 +100,6 @@ class Accounts:
         if self._ledger.lines:
             lines, self._ledger = self._ledger, Ledger()
             self._store.policies.add_lines(
-                LedgerRow(k.hour, k.bucket, k.region, k.kind.value, k.dst, c.requests, c.amount) for k, c in lines
+                LedgerRow(k.hour, k.bucket, k.region, k.kind.value, k.dst, c.requests, c.amount)
+                for k, c in lines
             )

@@ -75,7 +75,9 @@ class Committer:
                 await self._wake.wait()
             await trio.sleep(GROUP_INTERVAL_S)
             try:
-                if trio.current_time() - last_sync >= SYNC_INTERVAL_S and (self._undurable or self._store.dirty):
+                if trio.current_time() - last_sync >= SYNC_INTERVAL_S and (
+                    self._undurable or self._store.dirty
+                ):
                     await self.durable()
                     await self._flush_data()
                     last_sync = trio.current_time()

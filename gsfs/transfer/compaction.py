@@ -36,7 +36,12 @@ class Compaction:
     """One for each mount."""
 
     def __init__(
-        self, store: Store, segments: SegmentLog, committer: Committer, downloads: Downloads, cache: ObjectCache
+        self,
+        store: Store,
+        segments: SegmentLog,
+        committer: Committer,
+        downloads: Downloads,
+        cache: ObjectCache,
     ) -> None:
         self._store = store
         self._segments = segments
@@ -74,7 +79,9 @@ class Compaction:
         """All its blocks are on the local disk, so that copying costs no egress."""
         file = self._cache.get(id_)
         object_ = self._downloads.describe(id_)
-        known = object_ is not None and object_.block_crcs is not None  # not so of what was imported and not read
+        known = (
+            object_ is not None and object_.block_crcs is not None
+        )  # not so of what was imported and not read
         return file is not None and object_ is not None and known and file.bytes >= object_.size
 
     async def _copy(self, ino: Ino, run: Run) -> None:
@@ -94,7 +101,11 @@ class Compaction:
             inode = self._store.inodes.get(ino)
         except Stale:
             return  # the file was removed meanwhile
-        if inode.deleted or len(data) != run.length or self._store.extents.runs(inode, run.offset, run.offset + run.length) != [run]:
+        if (
+            inode.deleted
+            or len(data) != run.length
+            or self._store.extents.runs(inode, run.offset, run.offset + run.length) != [run]
+        ):
             return
         pieces = self._segments.append(inode.bucket, None, data)
         failpoints.hit("compact.after-copy")

@@ -86,7 +86,9 @@ class Downloads:
                 await self._fetch_all(object_, first, last, patient)
         except (trio.TooSlowError, BackendError) as error:
             late = f"not read from {self._where(object_)} within {self.deadline_s:g} s"
-            told = f"object {object_.id}: " + (late if isinstance(error, trio.TooSlowError) else f"cannot be read: {error}")
+            told = f"object {object_.id}: " + (
+                late if isinstance(error, trio.TooSlowError) else f"cannot be read: {error}"
+            )
             if patient:
                 self._failed[object_.id] = told
             raise InputOutput(told) from None
@@ -134,12 +136,18 @@ class Downloads:
     async def _read_verified(self, object_: PhysicalObject, first: int, last: int, patient: bool) -> None:
         offset = first * BLOCK
         length = min((last + 1) * BLOCK, object_.size) - offset
-        replicas = [r for r in self._objects.replicas(object_.id) if r.state in READABLE and r.location in self._locations]
+        replicas = [
+            r
+            for r in self._objects.replicas(object_.id)
+            if r.state in READABLE and r.location in self._locations
+        ]
         self.on_read(object_, replicas)
         if not replicas:
             raise InputOutput(f"object {object_.id}: cannot be read: no replica is readable from here")
         get = partial(self._get, object_, first, offset, length)
-        self._keep(object_, first, await self.sources.read(self._rank(object_, replicas), get, patient=patient))
+        self._keep(
+            object_, first, await self.sources.read(self._rank(object_, replicas), get, patient=patient)
+        )
         if object_.block_crcs is None:
             await self._learn(object_)
 
@@ -151,7 +159,9 @@ class Downloads:
 
         def verify(data: bytes) -> None:
             if len(data) != length:
-                raise BackendCorrupt(f"object {object_.id}: {len(data)} bytes came where {length} were asked for")
+                raise BackendCorrupt(
+                    f"object {object_.id}: {len(data)} bytes came where {length} were asked for"
+                )
             if object_.block_crcs is None:
                 return
             for at in range(0, length, BLOCK):
@@ -207,7 +217,9 @@ class Downloads:
         unknown = [block for block in range(first, last + 1) if not file.verified >> block & 1]
         file.users += 1
         try:
-            bad = await trio.to_thread.run_sync(_bad_blocks, file.fd, object_.size, object_.block_crcs, unknown)
+            bad = await trio.to_thread.run_sync(
+                _bad_blocks, file.fd, object_.size, object_.block_crcs, unknown
+            )
         finally:
             file.users -= 1
         for block in unknown:
@@ -216,7 +228,9 @@ class Downloads:
             elif file.held:
                 log.error("object %d: block %d of the only copy fails its checksum", object_.id, block)
             else:
-                log.warning("object %d: cached block %d fails its checksum; fetching it again", object_.id, block)
+                log.warning(
+                    "object %d: cached block %d fails its checksum; fetching it again", object_.id, block
+                )
                 self._cache.drop_block(file, block)
         return not bad
 

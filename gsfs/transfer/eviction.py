@@ -32,7 +32,9 @@ class Eviction:
         """Those of the candidates that give ``need_bytes``, the one least worth its place first."""
         files = {file.id: file for file in candidates}
         pieces = (self._piece(file) for file in candidates)
-        return [files[ObjectId(piece.key)] for piece in choose_victims(pieces, need_bytes, self._steward.clock())]
+        return [
+            files[ObjectId(piece.key)] for piece in choose_victims(pieces, need_bytes, self._steward.clock())
+        ]
 
     def _piece(self, file: ObjectFile) -> Cached:
         if file.id in self._rates:

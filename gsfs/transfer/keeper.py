@@ -63,7 +63,9 @@ class Keeper:
         wanted = self.objects | self._of(inode)
         most = int(self._cache.capacity_bytes * PINNED_SHARE_MAX)
         if sum(map(self._size, wanted - self.objects)) + self.bytes > most:
-            raise NoSpace(f"pinned files may take {most} bytes ({PINNED_SHARE_MAX:.0%}) of the cache; this is too much")
+            raise NoSpace(
+                f"pinned files may take {most} bytes ({PINNED_SHARE_MAX:.0%}) of the cache; this is too much"
+            )
         self._store.pins.add(inode.ino)
         self._store.changed()
         self._take(wanted)
@@ -129,7 +131,9 @@ class Keeper:
 
     # --- fetching and letting go
 
-    async def fetch(self, runs: Iterable[Run], done: Callable[[int], None] = lambda _bytes: None) -> list[str]:
+    async def fetch(
+        self, runs: Iterable[Run], done: Callable[[int], None] = lambda _bytes: None
+    ) -> list[str]:
         """Bring these runs into the cache; ``done`` is told of bytes that need no more waiting. What failed."""
         shared, failed = iter(runs), []
 

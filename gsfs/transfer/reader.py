@@ -44,7 +44,9 @@ class ReadAhead:
         """A read came; returns how far ahead to fetch (0: not at all)."""
         if offset == self.next_offset or self.next_offset <= offset < self.next_offset + 2 * MIB:
             self.window = min(max(self.window * 2, AHEAD_START), AHEAD_MAX) if length else self.window
-        elif not self.next_offset - 4 * MIB <= offset < self.next_offset:  # parallel requests arrive out of order
+        elif (
+            not self.next_offset - 4 * MIB <= offset < self.next_offset
+        ):  # parallel requests arrive out of order
             self.window = 0
             self.fetched_to = 0
         self.next_offset = max(offset + length, self.next_offset) if self.window else offset + length
@@ -91,7 +93,10 @@ class Reader:
             try:
                 got = os.preadv(file.fd, [buffer[start:at]], run.object_offset, os.RWF_NOWAIT)
             except OSError as error:
-                if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):  # the latter: a disk that cannot tell, as tmpfs
+                if error.errno in (
+                    errno.EAGAIN,
+                    errno.EOPNOTSUPP,
+                ):  # the latter: a disk that cannot tell, as tmpfs
                     return False
                 raise
             if got != run.length:

@@ -41,7 +41,9 @@ def prefix(name: str, namespace_id: str = "") -> str:
 class Shipping:
     """One for each mount of an SQLite namespace."""
 
-    def __init__(self, store: Store, database: SqliteDatabase, committer: Committer, location: Location, scratch: Path) -> None:
+    def __init__(
+        self, store: Store, database: SqliteDatabase, committer: Committer, location: Location, scratch: Path
+    ) -> None:
         self._store = store
         self._database = database
         self._committer = committer
@@ -122,11 +124,15 @@ class Shipping:
             mark = self._database.durable_mark()
             assert mark is not None
             position, gained = pages.read_log(self._database.path, self._position, mark[1])
-        merged = Pages({**self._waiting.images, **gained.images}, gained.page_count or self._waiting.page_count)
+        merged = Pages(
+            {**self._waiting.images, **gained.images}, gained.page_count or self._waiting.page_count
+        )
         self._position, self._waiting = position, merged
         data = await trio.to_thread.run_sync(merged.encode)
         part = self._part + 1
-        await self._location.put(self.key(self._generation, part), BytesSource(data, google_crc32c.value(data)), patient=True)
+        await self._location.put(
+            self.key(self._generation, part), BytesSource(data, google_crc32c.value(data)), patient=True
+        )
         self._waiting = Pages()
         self._part = part
         self._parts_bytes += len(data)
@@ -141,7 +147,9 @@ class Shipping:
         if mark is None:
             return
         position, gained = pages.read_log(self._database.path, self._position, mark[1])
-        self._waiting = Pages({**self._waiting.images, **gained.images}, gained.page_count or self._waiting.page_count)
+        self._waiting = Pages(
+            {**self._waiting.images, **gained.images}, gained.page_count or self._waiting.page_count
+        )
         self._position = position
 
     def _now(self) -> Position:

@@ -60,8 +60,12 @@ class Sources:
         # Circuits that are open let one probe pass now and then; waiting for all of them costs nothing more.
         return await self._race(ranked, ask, [0.0] * len(ranked), patient=True)
 
-    async def _race(self, ranked: Sequence[Replica], ask: Ask, delays_s: Sequence[float], *, patient: bool) -> bytes:
-        attempts = [partial(self._timed, number, replica, ask, patient) for number, replica in enumerate(ranked)]
+    async def _race(
+        self, ranked: Sequence[Replica], ask: Ask, delays_s: Sequence[float], *, patient: bool
+    ) -> bytes:
+        attempts = [
+            partial(self._timed, number, replica, ask, patient) for number, replica in enumerate(ranked)
+        ]
         return await first_success(attempts, delays_s)
 
     async def _timed(self, number: int, replica: Replica, ask: Ask, patient: bool) -> bytes:

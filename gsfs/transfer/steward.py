@@ -110,7 +110,11 @@ class Steward:
         if found is None:
             assert self.prices is not None
             state = self._store.policies.memory(bucket, self.region)
-            found = RegionMemory.from_bytes(state) if state else new_memory(self.region, self.regions, self.prices)
+            found = (
+                RegionMemory.from_bytes(state)
+                if state
+                else new_memory(self.region, self.regions, self.prices)
+            )
             self._memories[bucket] = found
         return found
 
@@ -238,7 +242,10 @@ class Steward:
         """USD of each bucket's ledger lines; every bucket costs the same one query."""
         assert self.prices is not None
         rows = self._store.policies.lines(since_hour)
-        lines = ((EntryKey(r.hour, r.bucket, r.location, Kind(r.kind), r.dst), Count(r.requests, r.amount)) for r in rows)
+        lines = (
+            (EntryKey(r.hour, r.bucket, r.location, Kind(r.kind), r.dst), Count(r.requests, r.amount))
+            for r in rows
+        )
         by_bucket = summarise(lines, self.prices, By.BUCKET)
         return {bucket: to_decimal(sum(parts.values(), Fraction(0))) for bucket, parts in by_bucket.items()}
 

@@ -180,7 +180,11 @@ class Uploads:
         failpoints.hit("upload.after-intent")
         object_ = self._store.objects.get(id_)
         replica = self._store.objects.replica(id_, lane.location)
-        if object_ is None or replica is None or replica.state not in (ReplicaState.INTENT, ReplicaState.TRANSFERRING):
+        if (
+            object_ is None
+            or replica is None
+            or replica.state not in (ReplicaState.INTENT, ReplicaState.TRANSFERRING)
+        ):
             self._settled(id_)
             return True
         location = self._locations[lane.location]
@@ -193,7 +197,11 @@ class Uploads:
                 self._store.objects.advance(id_, lane.location, Event.START)
                 self._store.changed()
             if etag is None and id_ in self.damaged:
-                log.error("object %d is not at %s and its local copy is damaged: nothing can be uploaded", id_, lane.location)
+                log.error(
+                    "object %d is not at %s and its local copy is damaged: nothing can be uploaded",
+                    id_,
+                    lane.location,
+                )
                 self.forget(id_)
                 return True
             if etag is None:

@@ -65,7 +65,9 @@ def test_a_kill_at_this_step_loses_nothing_that_was_promised(scene: Scene, name:
     count = 4 if name.split(".", maxsplit=1)[0] in OFTEN else 1
     victim.start(f"{name}:{count}")
     if name in ON_UNMOUNT:
-        die_under(victim, scene.load, after=lambda: all(w.calls % 50 == 49 for w in scene.load.writers) or enough())
+        die_under(
+            victim, scene.load, after=lambda: all(w.calls % 50 == 49 for w in scene.load.writers) or enough()
+        )
         victim.mount.run("umount", str(victim.mount.root), check=False)
         wait_for(lambda: victim.dead, "the daemon ends")
     else:

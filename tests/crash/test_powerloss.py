@@ -75,12 +75,21 @@ class Run:
         """Points, half of them at moments at which something has just become durable or was renamed."""
         rng = random.Random(seed)
         after = self.trace.points(Op.SYNC_END, Op.RENAME, Op.UNLINK, Op.MARK)
-        into_database = [n for n, r in enumerate(self.trace.records) if r.op is Op.WRITE and r.path.endswith("namespace.db")]
+        into_database = [
+            n
+            for n, r in enumerate(self.trace.records)
+            if r.op is Op.WRITE and r.path.endswith("namespace.db")
+        ]
         anywhere = self.trace.points()
         modes = list(Mode)
         for number in range(count):
             pool = (after, anywhere, into_database or anywhere)[number % 3]
-            yield rng.choice(pool), modes[number % len(modes)], rng.choice(list(Journal)), rng.randrange(1 << 20)
+            yield (
+                rng.choice(pool),
+                modes[number % len(modes)],
+                rng.choice(list(Journal)),
+                rng.randrange(1 << 20),
+            )
 
     def promised(self, point: int) -> int:
         """The step up to which everything is promised at that point; -1: nothing is."""
@@ -99,7 +108,15 @@ def record(home: Path, durability: Durability, seed: int, steps: int = STEPS) ->
     LocalBackend(root / "store").close()
     recorder = Recorder(root, scratch)
     command = [sys.executable, "-m", "tests.support.script", str(config), str(seed), str(steps)]
-    done = subprocess.run(command, env=recorder.env(), cwd=REPOSITORY, check=False, timeout=PLAY_S, capture_output=True, text=True)
+    done = subprocess.run(
+        command,
+        env=recorder.env(),
+        cwd=REPOSITORY,
+        check=False,
+        timeout=PLAY_S,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return Run(recorder, recorder.trace(), [{}, *(state for _call, state in calls(seed, steps))], durability)
 
@@ -132,7 +149,9 @@ def look(run: Run, target: Path, point: int) -> tuple[int, bool]:
     return checked, volume.recovered.rewound_bytes > 0
 
 
-@pytest.mark.parametrize(("durability", "seed"), [(Durability.LOCAL, 1), (Durability.LOCAL, 2), (Durability.WRITEBACK, 3)])
+@pytest.mark.parametrize(
+    ("durability", "seed"), [(Durability.LOCAL, 1), (Durability.LOCAL, 2), (Durability.WRITEBACK, 3)]
+)
 def test_power_cuts_keep_what_was_fsynced_and_show_nothing_that_never_was(
     scratch: Path, durability: Durability, seed: int, cuts: int, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -65,7 +65,9 @@ def test_the_owner_can_refuse_an_eviction(tmp_path: Path) -> None:
     made.close()
 
 
-def test_the_floor_of_free_space_is_kept_whatever_the_cap_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_floor_of_free_space_is_kept_whatever_the_cap_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = cache(tmp_path, capacity=100 * MIB, floor=20 * MIB)
     made.store_block(ONE, 0, b"x" * BLOCK)
     monkeypatch.setattr(made, "free_bytes", lambda: 20 * MIB if ONE in made else 21 * MIB)
@@ -83,7 +85,9 @@ def test_a_block_that_was_dropped_and_fetched_again_counts_once(tmp_path: Path) 
     made.close()
 
 
-def test_a_directory_that_cannot_be_written_is_refused_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_cannot_be_written_is_refused_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_args: Any, **_more: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -100,7 +104,9 @@ def test_checksums_of_a_file_are_those_of_its_blocks_and_a_short_file_has_none(t
     sums = crc_of_file(file.fd, len(data))
     assert sums is not None
     assert sums[0] == google_crc32c.value(data)
-    assert sums[1] == b"".join(google_crc32c.value(part).to_bytes(4, "big") for part in (data[:BLOCK], data[BLOCK:]))
+    assert sums[1] == b"".join(
+        google_crc32c.value(part).to_bytes(4, "big") for part in (data[:BLOCK], data[BLOCK:])
+    )
     assert crc_of_file(file.fd, len(data) + 1) is None
     made.close()
 
@@ -112,7 +118,9 @@ def test_a_new_file_is_durable_with_its_name(tmp_path: Path, monkeypatch: pytest
     made = cache(tmp_path)
     flushed: list[str] = []
     real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (flushed.append(os.readlink(f"/proc/self/fd/{fd}")), real(fd))[1])
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (flushed.append(os.readlink(f"/proc/self/fd/{fd}")), real(fd))[1]
+    )
     file = made.create(ONE)
     file.sync()
     file.sync()
@@ -120,11 +128,14 @@ def test_a_new_file_is_durable_with_its_name(tmp_path: Path, monkeypatch: pytest
     made.close()
 
 
-def test_after_a_failed_flush_the_next_one_writes_the_bytes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_failed_flush_the_next_one_writes_the_bytes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = cache(tmp_path)
     file = made.create(ONE)
     os.pwrite(file.fd, b"precious", 0)
     with monkeypatch.context() as patch:
+
         def fail(_fd: int) -> None:
             raise OSError(errno.EIO, "the disk failed")
 
@@ -133,7 +144,9 @@ def test_after_a_failed_flush_the_next_one_writes_the_bytes_again(tmp_path: Path
             file.sync()
     written: list[bytes] = []
     real = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: (written.append(bytes(data)), real(fd, data, at))[1])
+    monkeypatch.setattr(
+        os, "pwrite", lambda fd, data, at: (written.append(bytes(data)), real(fd, data, at))[1]
+    )
     file.sync()
     assert written == [b"precious"]
     file.sync()

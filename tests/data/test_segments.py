@@ -104,8 +104,12 @@ def test_a_flush_covers_what_was_there_when_it_began_and_no_more(made: Log) -> N
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(sizes=st.lists(st.sampled_from([1, 1000, BLOCK - 1, BLOCK, BLOCK + 1, 3 * MIB]), min_size=1, max_size=8))
-def test_checksums_told_are_those_of_the_file(tmp_path_factory: pytest.TempPathFactory, sizes: list[int]) -> None:
+@given(
+    sizes=st.lists(st.sampled_from([1, 1000, BLOCK - 1, BLOCK, BLOCK + 1, 3 * MIB]), min_size=1, max_size=8)
+)
+def test_checksums_told_are_those_of_the_file(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
+) -> None:
     made = Log(tmp_path_factory.mktemp("log"))
     for number, size in enumerate(sizes):
         made.log.append(A, None, bytes([number + 1]) * size)

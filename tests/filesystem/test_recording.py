@@ -12,7 +12,9 @@ from gsfs.sim.requests import DELETE, GET, PUT
 from tests.support.volumes import make_bucket, make_namespace, opened, read_file, settings, write_file
 
 
-def test_a_write_its_reads_and_the_removal_are_one_request_each_and_the_trace_is_readable(tmp_path: Path) -> None:
+def test_a_write_its_reads_and_the_removal_are_one_request_each_and_the_trace_is_readable(
+    tmp_path: Path,
+) -> None:
     chosen = settings(tmp_path)
     make_namespace(chosen)
     with opened(chosen) as volume:

@@ -68,7 +68,9 @@ def test_a_recorded_trace_holds_every_request_no_name_and_replays(mount: Mount, 
     assert rows[4][2] == rows[0][2] and len({row[2] for row in rows}) == 4
     assert "secret" not in text and "bucket" not in text.partition("\n")[2].partition("\n")[2]
     assert trace.stat().st_mode & 0o077 == 0
-    report = answer(mount, "simulate", str(trace), "--regions", "aws:us-east-1,aws:us-west-2", "--policy", "t_even")
+    report = answer(
+        mount, "simulate", str(trace), "--regions", "aws:us-east-1,aws:us-west-2", "--policy", "t_even"
+    )
     assert report
     assert mount.run("trace", "stop", str(mount.root), check=False).returncode == 3
     inside = mount.run("trace", "start", str(mount.root), str(mount.bucket / "t"), check=False)

@@ -27,7 +27,8 @@ class Regions(Mount):
     def create(self, knobs: Any) -> None:
         names = {EAST: "east", WEST: "west", EUROPE: "europe"}
         locations = "".join(
-            f'[[location]]\nid = "{id_}"\nkind = "local"\npath = "{self.home}/{name}"\n' for id_, name in names.items()
+            f'[[location]]\nid = "{id_}"\nkind = "local"\npath = "{self.home}/{name}"\n'
+            for id_, name in names.items()
         )
         self.config.write_text(
             f'[filesystem]\nname = "test"\n[namespace]\nurl = "sqlite:///{self.home}/cache/namespace.db"\n'
@@ -81,9 +82,16 @@ def put(regions: Regions, name: str, size: int = 3_000_000) -> Path:
 
 @pytest.mark.parametrize(
     ("placement", "expected"),
-    [("single", {EAST}), ("local", {WEST}), (f"push:{EUROPE}", {EAST, EUROPE}), ("all", {EAST, WEST, EUROPE})],
+    [
+        ("single", {EAST}),
+        ("local", {WEST}),
+        (f"push:{EUROPE}", {EAST, EUROPE}),
+        ("all", {EAST, WEST, EUROPE}),
+    ],
 )
-def test_a_new_object_goes_where_the_placement_says(regions: Regions, placement: str, expected: set[str]) -> None:
+def test_a_new_object_goes_where_the_placement_says(
+    regions: Regions, placement: str, expected: set[str]
+) -> None:
     regions.run("bucket", "set", str(regions.bucket), f"placement={placement}")
     assert regions.locations(put(regions, "file")) == expected
 
@@ -153,9 +161,10 @@ def test_the_ledger_has_every_byte_that_crossed_a_border_at_its_price(regions: R
     )
     rounding = Fraction(1, 10**11)
     assert Fraction(report["egress"]["total"]) <= usd + rounding  # the last shipment came after the report
-    assert Fraction(report["egress"]["total"]) >= Fraction(3_000_000 * 2, 2**30) * Fraction(
-        prices.egress_usd_per_gib(EAST, WEST)
-    ) - rounding
+    assert (
+        Fraction(report["egress"]["total"])
+        >= Fraction(3_000_000 * 2, 2**30) * Fraction(prices.egress_usd_per_gib(EAST, WEST)) - rounding
+    )
 
 
 def test_a_spent_budget_refuses_reads_that_leave_the_region_and_says_how_to_lift_it(regions: Regions) -> None:
@@ -194,7 +203,9 @@ def test_a_location_without_a_price_is_an_error_at_the_start_that_names_it(regio
     assert "azure:nowhere" in done.stderr
 
 
-@pytest.mark.parametrize("setting", ["placement=everywhere", "ttl=sometimes", "budget=-1", "placement=push:aws:mars"])
+@pytest.mark.parametrize(
+    "setting", ["placement=everywhere", "ttl=sometimes", "budget=-1", "placement=push:aws:mars"]
+)
 def test_a_wrong_policy_is_one_line_and_changes_nothing(regions: Regions, setting: str) -> None:
     before = regions.json("bucket", "show", str(regions.bucket))
     done = regions.run("bucket", "set", str(regions.bucket), setting, check=False)

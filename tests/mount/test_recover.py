@@ -93,7 +93,9 @@ def test_small_files_that_travelled_in_the_log_are_recovered_without_an_upload(m
     assert (mount.bucket / "small").read_bytes() == b"synced, never uploaded"
 
 
-def test_what_the_log_gained_after_the_snapshot_is_recovered_across_many_checkpoints(make_mount: MakeMount) -> None:
+def test_what_the_log_gained_after_the_snapshot_is_recovered_across_many_checkpoints(
+    make_mount: MakeMount,
+) -> None:
     mount = make_mount({"namespace": {"ship_interval_s": 0.2}})
     digest = hashlib.sha256()
     for batch in range(12):
@@ -130,4 +132,7 @@ def test_an_older_generation_is_deleted_once_a_newer_one_is_whole(mount: Mount) 
     mount.unmount()
     generations = list((mount.home / "store").rglob("meta/test/*/*"))
     names = {path.name for path in generations if path.is_dir()}
-    assert len([name for name in names if any((p / "00000001").exists() for p in generations if p.name == name)]) == 1
+    assert (
+        len([name for name in names if any((p / "00000001").exists() for p in generations if p.name == name)])
+        == 1
+    )

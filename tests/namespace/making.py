@@ -37,7 +37,9 @@ def file(store: Store, parent: Inode, name: bytes) -> Inode:
     return inode
 
 
-def object_(store: Store, parent: Inode, size: int = 1000, state: ObjectState = ObjectState.SEALED) -> ObjectId:
+def object_(
+    store: Store, parent: Inode, size: int = 1000, state: ObjectState = ObjectState.SEALED
+) -> ObjectId:
     """An object with one available local replica."""
     id_ = store.new_object()
     store.objects.add(PhysicalObject(id_, Ino(parent.bucket), 1, state, size, 0, 0, b"", 1, size))

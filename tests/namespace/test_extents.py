@@ -70,9 +70,13 @@ class Twin:
         for run in self.store.extents.runs(self.inode, start, end):
             whole = self.store.extents.runs(self.inode, 0, 1000)
             assert self.store.extents.repoint(self.inode, run, self.object, self.used)
-            self.bytes[run.offset : run.offset + run.length] = [(self.object, self.used + at) for at in range(run.length)]
+            self.bytes[run.offset : run.offset + run.length] = [
+                (self.object, self.used + at) for at in range(run.length)
+            ]
             self.used += run.length
-            assert not self.store.extents.repoint(self.inode, whole[0]._replace(object=ObjectId(999_999)), self.object, 0)
+            assert not self.store.extents.repoint(
+                self.inode, whole[0]._replace(object=ObjectId(999_999)), self.object, 0
+            )
 
     def look(self) -> None:
         for start, end in ((0, 1000), (7, 23)):
@@ -80,8 +84,12 @@ class Twin:
             runs = self.store.extents.runs(self.inode, start, end)
             for run in runs:
                 assert run.length > 0 and start <= run.offset and run.offset + run.length <= end
-                seen.update({run.offset + at: (run.object, run.object_offset + at) for at in range(run.length)})
-            assert seen == {at: where for at, where in enumerate(self.bytes) if where is not None and start <= at < end}
+                seen.update(
+                    {run.offset + at: (run.object, run.object_offset + at) for at in range(run.length)}
+                )
+            assert seen == {
+                at: where for at, where in enumerate(self.bytes) if where is not None and start <= at < end
+            }
             assert [run.offset for run in runs] == sorted(run.offset for run in runs)
 
 

@@ -60,7 +60,15 @@ def test_whatever_happens_a_live_object_keeps_a_readable_replica(
     assert check(store) == []
 
 
-def _advance(store: Store, id_: int, states: dict[LocationId, ReplicaState], place: LocationId, event: Event, *, live: bool) -> None:
+def _advance(
+    store: Store,
+    id_: int,
+    states: dict[LocationId, ReplicaState],
+    place: LocationId,
+    event: Event,
+    *,
+    live: bool,
+) -> None:
     after = TRANSITIONS.get((states[place], event))
     others = any(state in READABLE for where, state in states.items() if where != place)
     if after is None:

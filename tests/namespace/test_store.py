@@ -136,7 +136,7 @@ def test_a_corrupt_database_gives_a_clear_error_and_is_not_changed(file: Path, d
     if damage == "header":
         file.write_bytes(b"\0" * 100 + file.read_bytes()[100:])
     elif damage == "cut":
-        file.write_bytes(file.read_bytes()[:4096 + 1000])
+        file.write_bytes(file.read_bytes()[: 4096 + 1000])
     elif damage == "not sqlite":
         file.write_bytes(b"this is a letter to my aunt\n" * 100)
     else:
@@ -160,7 +160,9 @@ def test_giving_a_namespace_back_does_not_fold_its_log(file: Path) -> None:
     assert Path(f"{file}-wal").stat().st_size > 0
 
 
-def test_a_commit_that_finds_no_space_for_its_log_waits_and_loses_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_that_finds_no_space_for_its_log_waits_and_loses_nothing(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = open_store(f"sqlite:///{file}")
     making.bucket(store, b"one")
     with monkeypatch.context() as patch:

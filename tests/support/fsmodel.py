@@ -90,7 +90,9 @@ class Model:
         del self.at(parent).entries[name]
         node.names = 0
 
-    def rename(self, old: tuple[bytes, ...], name: bytes, new: tuple[bytes, ...], to: bytes, flags: int) -> None:
+    def rename(
+        self, old: tuple[bytes, ...], name: bytes, new: tuple[bytes, ...], to: bytes, flags: int
+    ) -> None:
         source, target = self.at(old), self.at(new)
         node, replaced = self._existing(old, name), target.entries.get(to)
         if flags == NOREPLACE and replaced is not None:
@@ -111,7 +113,9 @@ class Model:
         del source.entries[name]
         target.entries[to] = node
 
-    def _check_move(self, node: Node, path: tuple[bytes, ...], old: tuple[bytes, ...], new: tuple[bytes, ...]) -> None:
+    def _check_move(
+        self, node: Node, path: tuple[bytes, ...], old: tuple[bytes, ...], new: tuple[bytes, ...]
+    ) -> None:
         if old == new:
             return
         if old[0] != new[0] and node.kind != "dir" and node.names > 1:

@@ -52,7 +52,15 @@ class Writer:
         rng = self._rng
         name = rng.choice(NAMES)
         step = rng.choices(
-            [self._overwrite, self._append, self._replace, self._remove, self._truncate, self._fragment, self._move],
+            [
+                self._overwrite,
+                self._append,
+                self._replace,
+                self._remove,
+                self._truncate,
+                self._fragment,
+                self._move,
+            ],
             weights=[5, 7, 4, 2, 1, 1, 2],
         )[0]
         step(name)
@@ -170,12 +178,18 @@ class Writer:
 
     def _explain(self, found: Tree) -> str:
         first, last = self.states[0], self.states[-1]
-        told = [f"the tree of {len(self.past) - self.past.index(found)} calls before the last fsync"] if found in self.past else []
+        told = (
+            [f"the tree of {len(self.past) - self.past.index(found)} calls before the last fsync"]
+            if found in self.past
+            else []
+        )
         for name in sorted(found.keys() | first.keys() | last.keys()):
             seen = found.get(name)
             if seen not in (first.get(name), last.get(name)) or first.get(name) != last.get(name):
                 known = [index for index, state in enumerate(self.states) if state.get(name) == seen]
-                old = [len(self.past) - index for index, state in enumerate(self.past) if state.get(name) == seen]
+                old = [
+                    len(self.past) - index for index, state in enumerate(self.past) if state.get(name) == seen
+                ]
                 told.append(
                     f"{name} ({_sum(seen)}) is as after calls {known[:3]}..{known[-3:]} of {len(self.states)}, or as {old[-1:]} calls "
                     f"before the last fsync; expected {[_sum(state.get(name)) for state in self.states[-3:]]}"

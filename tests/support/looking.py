@@ -17,12 +17,16 @@ async def tree(volume: Volume) -> Frozen:
 
     async def walk(ino: int, path: bytes) -> None:
         number = volume.directories.opendir(ino)
-        listed = [(e.name, e.inode) for e in volume.directories.listing(number, 0) if e.name not in (b".", b"..")]
+        listed = [
+            (e.name, e.inode) for e in volume.directories.listing(number, 0) if e.name not in (b".", b"..")
+        ]
         volume.directories.releasedir(number)
         for name, inode in sorted(listed):
             here = path + b"/" + name
             same = first.setdefault(inode.ino, here)
-            xattrs = tuple((n, volume.attributes.getxattr(inode.ino, n)) for n in volume.attributes.listxattr(inode.ino))
+            xattrs = tuple(
+                (n, volume.attributes.getxattr(inode.ino, n)) for n in volume.attributes.listxattr(inode.ino)
+            )
             if inode.is_dir:
                 found[here] = ("dir", same, b"", xattrs)
                 await walk(inode.ino, here)
@@ -58,4 +62,6 @@ def difference(expected: Frozen, seen: Frozen) -> str:
 
 
 def _short(value: tuple[object, ...]) -> str:
-    return repr(tuple(f"{len(v)} bytes, {v[:24]!r}..." if isinstance(v, bytes) and len(v) > 24 else v for v in value))
+    return repr(
+        tuple(f"{len(v)} bytes, {v[:24]!r}..." if isinstance(v, bytes) and len(v) > 24 else v for v in value)
+    )

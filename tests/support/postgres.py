@@ -14,7 +14,12 @@ from pathlib import Path
 
 import psycopg
 
-PLACES = ("/usr/lib/postgresql/17/bin", "/usr/lib/postgresql/16/bin", "/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/14/bin")
+PLACES = (
+    "/usr/lib/postgresql/17/bin",
+    "/usr/lib/postgresql/16/bin",
+    "/usr/lib/postgresql/15/bin",
+    "/usr/lib/postgresql/14/bin",
+)
 START_S = 60.0
 SETTINGS = {
     "fsync": "off",
@@ -44,18 +49,45 @@ class Server:
         if os.geteuid() == 0:
             account = pwd.getpwnam("postgres")
             os.chown(self.directory, account.pw_uid, account.pw_gid)
-            self._user = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+            self._user = [
+                "setpriv",
+                f"--reuid={account.pw_uid}",
+                f"--regid={account.pw_gid}",
+                "--clear-groups",
+            ]
         self._numbers = itertools.count(1)
         data = self.directory / "data"
-        self._run(str(self._bin / "initdb"), "-D", str(data), "-U", "gsfs", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
+        self._run(
+            str(self._bin / "initdb"),
+            "-D",
+            str(data),
+            "-U",
+            "gsfs",
+            "-A",
+            "trust",
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        )
         options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        command = [*self._user, str(self._bin / "postgres"), "-D", str(data), "-k", str(self.directory), *options]
+        command = [
+            *self._user,
+            str(self._bin / "postgres"),
+            "-D",
+            str(data),
+            "-k",
+            str(self.directory),
+            *options,
+        ]
         with (self.directory / "log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.directory)
         self._wait()
 
     def _run(self, *command: str) -> None:
-        done = subprocess.run([*self._user, *command], capture_output=True, text=True, check=False, cwd=self.directory)
+        done = subprocess.run(
+            [*self._user, *command], capture_output=True, text=True, check=False, cwd=self.directory
+        )
         assert done.returncode == 0, done.stderr
 
     def _wait(self) -> None:

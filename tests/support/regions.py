@@ -43,7 +43,9 @@ class Regional:
             "cache": {"path": f"{path}/cache", "min_free": "64MiB"},
             "mount": {"region": WEST},
             "transfer": {"segment_size": "1MiB"},
-            "location": [{"id": id_, "kind": "local", "path": f"{path}/{id_.replace(':', '-')}"} for id_ in REGIONS],
+            "location": [
+                {"id": id_, "kind": "local", "path": f"{path}/{id_.replace(':', '-')}"} for id_ in REGIONS
+            ],
             "bucket_defaults": {"home": EAST},
         }
         if prices:

@@ -54,7 +54,10 @@ def calls(seed: int, steps: int) -> Iterator[tuple[Call, Frozen]]:
 def _next(rng: random.Random, model: Model, fsyncs: int) -> Call:
     there = sorted(model.at((BUCKET,)).entries)
     name, path = rng.choice(NAMES), (BUCKET,)
-    what = rng.choices(["write", "write", "append", "rename", "unlink", "truncate", "fsync", "pause"], [4, 2, 6, 2, 1, 1, fsyncs, 1])[0]
+    what = rng.choices(
+        ["write", "write", "append", "rename", "unlink", "truncate", "fsync", "pause"],
+        [4, 2, 6, 2, 1, 1, fsyncs, 1],
+    )[0]
     if what in ("fsync", "pause"):
         return Call(what, name)
     if name not in there:

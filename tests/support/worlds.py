@@ -345,7 +345,11 @@ class World:
             rows = {o.id: o for o in objects.all()}
             replicas = [r for r in objects.at(HOME) if r.state is not ReplicaState.INTENT]
             keys = {objects.key_of(rows[r.object], r) for r in replicas}
-            unsent = {id_ for id_, row in rows.items() if row.live and not any(r.location == HOME for r in objects.replicas(id_))}
+            unsent = {
+                id_
+                for id_, row in rows.items()
+                if row.live and not any(r.location == HOME for r in objects.replicas(id_))
+            }
             return keys, set(rows), unsent
 
         keys, known, _unsent = self.call(run)

@@ -32,7 +32,9 @@ class Place(World):
 
         async def work() -> None:
             volume = self.volume
-            inode = volume.names.lookup(self.bucket, name) or volume.names.create(self.bucket, name, 0o644, ROOT)
+            inode = volume.names.lookup(self.bucket, name) or volume.names.create(
+                self.bucket, name, 0o644, ROOT
+            )
             handle, _keep = volume.content.open(inode.ino, os.O_RDWR)
             try:
                 await volume.content.write(handle, offset, data)

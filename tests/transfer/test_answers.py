@@ -55,7 +55,9 @@ def test_the_forecast_is_a_weeks_flow_carried_on_and_what_is_stored_now(regional
         + Fraction(PRICES.put_usd(EAST)) + Fraction(PRICES.put_usd(EUROPE))
         + Fraction(MIB, 2**30) * sum(Fraction(PRICES.egress_usd_per_gib(WEST, to)) for to in (EAST, EUROPE))
     )  # fmt: skip
-    month = Fraction(MIB, 2**30) * sum(Fraction(PRICES.storage_usd_per_gib_month(at)) for at in (EAST, EUROPE))
+    month = Fraction(MIB, 2**30) * sum(
+        Fraction(PRICES.storage_usd_per_gib_month(at)) for at in (EAST, EUROPE)
+    )
     expected = once * 30 * 24 / 72 + month * 30 * 24 / 730
     assert abs(Fraction(told["forecast"]) - expected) < Fraction(1, 10**11)
 
@@ -65,14 +67,18 @@ def test_cost_by_directory_is_the_storage_of_what_lies_below_wherever_it_is_kept
 
     async def work() -> None:
         await regional.write(b"above", b"x" * MIB)
-        deep = volume.names.mkdir(volume.names.mkdir(regional.ino, b"one", 0o755, ROOT).ino, b"two", 0o755, ROOT)
+        deep = volume.names.mkdir(
+            volume.names.mkdir(regional.ino, b"one", 0o755, ROOT).ino, b"two", 0o755, ROOT
+        )
         inode = volume.names.create(deep.ino, b"below", 0o644, ROOT)
         handle = volume.content.open_inode(inode, 2)
         await volume.content.write(handle, 0, b"y" * (MIB // 2))
         volume.content.release(handle)
         await volume.flush()
         groups = (await cost(volume, "directory", None, 31))["groups"]
-        a_mib = Fraction(MIB, 2**30) * sum(Fraction(PRICES.storage_usd_per_gib_month(at)) for at in (EAST, EUROPE))
+        a_mib = Fraction(MIB, 2**30) * sum(
+            Fraction(PRICES.storage_usd_per_gib_month(at)) for at in (EAST, EUROPE)
+        )
         assert {path: Fraction(group["total"]) for path, group in groups.items()} == {
             "/bucket": pytest.approx(a_mib, abs=1e-12),
             "/bucket/one": pytest.approx(a_mib / 2, abs=1e-12),

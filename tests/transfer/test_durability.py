@@ -87,7 +87,9 @@ def test_a_start_that_dies_before_it_queued_what_it_sealed_leaves_it_to_the_next
     assert place.read(b"f") == LARGE
 
 
-def test_bytes_damaged_on_the_disk_are_an_error_and_are_never_shown(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_bytes_damaged_on_the_disk_are_an_error_and_are_never_shown(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     """An open segment used to be sealed with the checksum of whatever was found in it."""
     caplog.set_level(logging.CRITICAL)
     place.backend.down = True
@@ -111,7 +113,9 @@ def test_bytes_damaged_on_the_disk_are_an_error_and_are_never_shown(place: Place
         place.read(b"f")
 
 
-def test_damage_that_no_power_cut_did_never_rewinds_what_was_folded(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_damage_that_no_power_cut_did_never_rewinds_what_was_folded(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.CRITICAL)
     place.write(b"f", LARGE)
     place.backend.down = True
@@ -125,7 +129,9 @@ def test_damage_that_no_power_cut_did_never_rewinds_what_was_folded(place: Place
     assert place.fsck() == []
 
 
-def test_a_mark_that_vouches_for_one_commit_does_not_outlive_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mark_that_vouches_for_one_commit_does_not_outlive_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.write(b"f", b"x")
     place.fsync()
     place.write(b"g", LARGE)
@@ -187,12 +193,16 @@ def test_a_copy_that_was_evicted_does_not_count_when_the_crash_takes_the_row_bac
     assert place.read(b"f") == LARGE
 
 
-def test_the_name_of_the_cache_survives_a_power_cut(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_name_of_the_cache_survives_a_power_cut(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from gsfs.recovery import cache_location
 
     flushed: list[str] = []
     real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (flushed.append(os.readlink(f"/proc/self/fd/{fd}")), real(fd))[1])
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (flushed.append(os.readlink(f"/proc/self/fd/{fd}")), real(fd))[1]
+    )
     name = cache_location(tmp_path)
     assert flushed == [str(tmp_path / ".cache-id"), str(tmp_path)]
     assert cache_location(tmp_path) == name
@@ -215,7 +225,9 @@ def test_power_cuts_while_garbage_goes_keep_what_lives(place: Place) -> None:
             assert place.read(name_) == data
 
 
-def test_a_full_disk_refuses_fsync_with_enospc_and_keeps_everything(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_refuses_fsync_with_enospc_and_keeps_everything(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.write(b"f", LARGE)
     with monkeypatch.context() as patch:
         patch.setattr("gsfs.namespace.sqlite.LOG_RESERVE_BYTES", 1 << 60)

@@ -25,12 +25,14 @@ async def silent(_progress: dict[str, Any]) -> None:
     """Nobody listens."""
 
 
-
 def test_what_is_pinned_is_fetched_and_stays_when_everything_else_goes(regional: Regional) -> None:
     volume = regional.volume
 
     async def work() -> None:
-        pinned, other = await regional.write(b"pinned", b"p" * MIB), await regional.write(b"other", b"o" * MIB)
+        pinned, other = (
+            await regional.write(b"pinned", b"p" * MIB),
+            await regional.write(b"other", b"o" * MIB),
+        )
         await regional.forget_local()
         answer = await keeping.pin(volume, pinned, False, silent)
         assert (answer["files"], answer["fetched_bytes"], answer["pinned_bytes"]) == (1, MIB, MIB)
