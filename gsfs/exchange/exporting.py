@@ -76,6 +76,8 @@ class Exporter:
         taken = sorted(paths)
         send, receive = trio.open_memory_channel[tuple[bytes, Inode]](0)
         with pays(self._place.bucket):
+            if changes is not None:
+                failed += await self._delete(self._in_the_way(taken), report)
             async with trio.open_nursery() as nursery:
                 for _ in range(self._workers):
                     nursery.start_soon(self._write, receive.clone(), report, failed)
@@ -86,7 +88,7 @@ class Exporter:
                             if self._differs(found, inode, report, changes):
                                 await send.send((found, inode))
             if changes is not None:
-                failed += await self._delete_gone(taken, report)
+                failed += await self._delete(self._gone(taken), report)
         return failed
 
     # --- what is there
@@ -237,23 +239,34 @@ class Exporter:
 
     # --- what went
 
-    async def _delete_gone(self, paths: list[bytes], report: Report) -> list[tuple[bytes, str]]:
-        """Delete objects that were written once and whose files are no more."""
-        gone = [
-            path
-            for top in paths
-            for path in self._store.exported.at_or_below(self._place, top)
-            if not self._is_file(path)
-        ]
+    def _in_the_way(self, paths: list[bytes]) -> list[bytes]:
+        """Where a file took the place of a directory, or the reverse: a location that is a directory holds only one."""
+        found = []
+        for top in paths:
+            inode = self._resolve(top)
+            if inode is None or not top:
+                continue
+            recorded = self._store.exported.at_or_below(self._place, top)
+            found += [path for path in recorded if inode.is_dir == (path == top)]
+        return found
+
+    def _gone(self, paths: list[bytes]) -> list[bytes]:
+        """Paths of objects that were written once and whose files are no more."""
+        recorded = (path for top in paths for path in self._store.exported.at_or_below(self._place, top))
+        return [path for path in recorded if not self._is_file(path)]
+
+    async def _delete(self, gone: list[bytes], report: Report) -> list[tuple[bytes, str]]:
+        """Delete objects; (path, cause) where that failed. Other files are written first, so that a rename shows both."""
+        if not gone:
+            return []
         try:
             await self._location.delete_many([self._place.prefix + path.decode() for path in gone])
         except BackendError as error:
             return [(path, str(error)) for path in gone]
         for path in gone:
             self._store.exported.remove(self._place, path)
-        if gone:
-            report.removed += len(gone)
-            self._store.changed()
+        report.removed += len(gone)
+        self._store.changed()
         return []
 
     def _is_file(self, path: bytes) -> bool:

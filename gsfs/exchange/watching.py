@@ -46,6 +46,8 @@ async def list_all(
                 if tell is not None and count % 1000 == 0:
                     await tell(count)
     if remove:
+        if not seen:
+            await location.check()  # a directory that is not mounted lists nothing, too
         # Deepest first: a directory's marker goes after what lies in it.
         for at, key in enumerate(sorted(set(store.imported.keys(place.bucket)) - seen, reverse=True)):
             importer.gone(key, report)
