@@ -126,7 +126,7 @@ def show(bucket: str, config: str | None, as_json: bool) -> None:
         return
     for key, value in {**{k: v for k, v in row.items() if k != "policy"}, **row["policy"]}.items():
         console.print(
-            f"{key:14}{human(value) if key.endswith('_bytes') else '-' if value is None else value}",
+            f"{key:22}{human(value) if key.endswith('_bytes') else '-' if value is None else value}",
             highlight=False,
         )
 

@@ -60,7 +60,7 @@ class Accounts:
         self._store = store
         self._region = region
         self._ledger = Ledger()
-        self._counted_to_ms = int(clock() * 1000)
+        self._counted_to_ms = round(clock() * 1000)
         for location in locations.values():
             self.watch(location)
         store.objects.before_kept_changes = self.count_storage
@@ -87,7 +87,7 @@ class Accounts:
 
     def count_storage(self) -> None:
         """Byte-time since the last call, of what is stored now."""
-        now_ms = int(self._clock() * 1000)
+        now_ms = round(self._clock() * 1000)
         if now_ms <= self._counted_to_ms:
             return
         since_ms, self._counted_to_ms = self._counted_to_ms, now_ms
