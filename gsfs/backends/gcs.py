@@ -32,6 +32,7 @@ from gsfs.errors import (
     BackendError,
     BackendPermission,
     Misconfigured,
+    ObjectChanged,
     ObjectExists,
     ObjectNotFound,
 )
@@ -110,6 +111,8 @@ class GcsBackend:
                 if answer.status_code == 416:
                     return b""
                 self._raise_unless_ok(what, answer)
+                if if_match and answer.headers.get("ETag", if_match).strip('"') != if_match:
+                    raise ObjectChanged(f"{what}: is another object now")
                 body: bytes = answer.raw.read(decode_content=False)
         content_range = answer.headers.get("Content-Range")
         return check_range(what, body, offset, length, content_range, _hashed_crc32c(answer.headers))

@@ -59,6 +59,7 @@ def _print(row: dict[str, Any]) -> None:
         ["bucket", "home", "durability", "used", "this month"],
         [[b["name"], b["home"], b["durability"], human(b["used_bytes"]), _spent(b)] for b in row["buckets"]],
     )
+    _print_follows(row["follows"])
 
 
 def _spent(bucket: dict[str, Any]) -> str:
@@ -67,6 +68,23 @@ def _spent(bucket: dict[str, Any]) -> str:
     if spent is None:
         return "-"
     return f"{float(spent):.2f} USD" + (f" of {float(budget):.2f}" if budget is not None else "")
+
+
+def _print_follows(rows: list[dict[str, Any]]) -> None:
+    """Imports and exports, where there are any."""
+    if rows:
+        print_table(
+            ["bucket", "follows", "by", "state"],
+            [
+                [
+                    r["bucket"],
+                    f"{r['kind']} {r['place']}",
+                    r["by"] if r["follows"] else "not any more",
+                    r["cause"] or "ok",
+                ]
+                for r in rows
+            ],
+        )
 
 
 def _state(row: dict[str, Any]) -> str:

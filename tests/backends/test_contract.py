@@ -20,6 +20,7 @@ from gsfs.errors import (
     BackendError,
     BackendPermission,
     Misconfigured,
+    ObjectChanged,
     ObjectExists,
     ObjectNotFound,
     Unavailable,
@@ -93,6 +94,15 @@ def test_a_put_replaces_the_whole_object_and_its_tag(backend: Backend) -> None:
     second = backend.put("object", source(b"b" * 10))
     assert everything(backend, "object") == b"b" * 10
     assert first.etag != second.etag
+
+
+def test_a_range_of_one_version_is_never_of_another(backend: Backend) -> None:
+    backend.put("object", source(b"a" * 1000))
+    old = backend.head("object").etag
+    assert backend.get_range("object", 0, 10, if_match=old) == b"a" * 10
+    backend.put("object", source(b"b" * 1000))
+    with pytest.raises((ObjectExists, ObjectChanged)):
+        backend.get_range("object", 0, 10, if_match=old)
 
 
 def test_many_threads_read_what_each_asked_for(backend: Backend) -> None:

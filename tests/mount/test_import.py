@@ -197,7 +197,7 @@ def test_watching_follows_what_comes_changes_and_goes_across_a_restart(regions: 
     photos = regions.root / "photos"
     assert not (photos / "a/two").exists()
     there(regions, "a/two", b"2")
-    eventually(lambda: (photos / "a/two").exists(), "a new object becomes a file")
+    eventually((photos / "a/two").exists, "a new object becomes a file")
     regions.remount()
     there(regions, "a/two", b"two")
     eventually(lambda: readable(photos / "a/two") == b"two", "a changed object")
@@ -382,7 +382,7 @@ def test_a_queue_of_notifications_is_followed_without_any_listing(on_s3: OnS3) -
     sqs.send_message(QueueUrl=queue, MessageBody=json.dumps({"Event": "s3:TestEvent"}))
     on_s3.store("dir/a name", b"1")
     tell("ObjectCreated:Put", "dir/a name")
-    eventually(lambda: (photos / "dir/a name").exists(), "a created object")
+    eventually((photos / "dir/a name").exists, "a created object")
     assert (photos / "dir/a name").read_bytes() == b"1"
     on_s3.remount()
     on_s3.s3.delete_object(Bucket=on_s3.bucket_name, Key="under/dir/a name")
@@ -406,5 +406,5 @@ def test_notifications_of_the_server_itself_are_understood(on_s3: OnS3) -> None:
     )
     on_s3.import_("--queue", queue)
     on_s3.store("ünï code", b"1")
-    eventually(lambda: (on_s3.root / "photos/ünï code").exists(), "the server tells of the object")
+    eventually((on_s3.root / "photos/ünï code").exists, "the server tells of the object")
     on_s3.run("import", "--stop", str(on_s3.root / "photos"))
