@@ -45,7 +45,7 @@ async def plan(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
     """What other settings of a bucket would move and cost; nothing changes."""
     bucket = admin.find_bucket(volume.store, arguments["name"])
     checked = admin.check_settings(arguments["settings"], list(map(str, volume.locations)))
-    return planning.show(volume, bucket, _policy_with(admin.policy_of(bucket), checked))
+    return await planning.show(volume, bucket, _policy_with(admin.policy_of(bucket), checked))
 
 
 async def apply(volume: Volume, arguments: dict[str, Any], tell: Tell) -> Any:

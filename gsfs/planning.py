@@ -5,8 +5,11 @@ Owns the walk over a bucket's objects. The comparison is ``policy.plan``'s, the 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
+
+import trio.lowlevel
 
 from gsfs.admin import policy_of
 from gsfs.answers import prices_of
@@ -22,43 +25,40 @@ PAGE = 500
 Tell = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-def planned_objects(volume: Volume, bucket: Bucket) -> Iterator[PlannedObject]:
-    """Every sealed object of the bucket that is in use."""
-    after = 0
+async def moves(
+    volume: Volume, bucket: Bucket, policy: BucketPolicy, summary: PlanSummary
+) -> AsyncGenerator[list[Move], None]:
+    """Steps that bring the bucket's sealed objects in line with ``policy``; requests are answered between two pages."""
+    writer = volume.steward.region or str(bucket.home)
+    reads, prices, after = volume.steward.reads_per_month(bucket), prices_of(volume), 0
     while page := volume.store.objects.in_bucket(bucket.ino, after, PAGE):
-        for object_ in page:
-            after = object_.id
-            facts = volume.steward.facts(volume.store.objects.replicas(object_.id))
-            yield PlannedObject(
-                object_.id, object_.size, tuple(facts), volume.steward.region or str(bucket.home)
-            )
+        after = page[-1].id
+        items = [
+            PlannedObject(o.id, o.size, tuple(volume.steward.facts(volume.store.objects.replicas(o.id))), writer)
+            for o in page
+        ]
+        now_s = volume.steward.clock()
+        yield list(
+            plan(items, policy, volume.steward.regions, prices, now_s, summary=summary, reads_per_month=reads)
+        )
+        await trio.lowlevel.checkpoint()
 
 
-def moves(volume: Volume, bucket: Bucket, policy: BucketPolicy, summary: PlanSummary) -> Iterator[Move]:
-    """Steps that bring the bucket in line with ``policy``."""
-    return plan(
-        planned_objects(volume, bucket),
-        policy,
-        volume.steward.regions,
-        prices_of(volume),
-        volume.steward.clock(),
-        summary=summary,
-        reads_per_month=volume.steward.reads_per_month(bucket),
-    )
-
-
-def show(volume: Volume, bucket: Bucket, policy: BucketPolicy | None = None) -> dict[str, Any]:
+async def show(volume: Volume, bucket: Bucket, policy: BucketPolicy | None = None) -> dict[str, Any]:
     """What applying the policy would do: counts, bytes and USD; nothing is moved."""
     summary = PlanSummary()
-    for _move in moves(volume, bucket, policy or policy_of(bucket), summary):
-        pass
+    async with aclosing(moves(volume, bucket, policy or policy_of(bucket), summary)) as pages:
+        async for _page in pages:
+            pass
     return summary.to_json()
 
 
 async def apply(volume: Volume, bucket: Bucket, tell: Tell) -> dict[str, Any]:
     """Do what ``show`` shows: copies first, then the rest. Raises Incomplete when some could not be made."""
-    summary = PlanSummary()
-    steps = list(moves(volume, bucket, policy_of(bucket), summary))
+    summary, steps = PlanSummary(), list[Move]()
+    async with aclosing(moves(volume, bucket, policy_of(bucket), summary)) as pages:
+        async for page in pages:
+            steps += page
     await carry_out(volume, steps, tell)
     return summary.to_json()
 
