@@ -27,7 +27,7 @@ class PolicyTable:
     """Rows of the three tables. What has become useless is found in pages and forgotten (``transfer.forgetting``)."""
 
     def __init__(self, database: Database) -> None:
-        g, m, t = schema.ledger, schema.memory, schema.trail
+        g = schema.ledger
         line = (
             (g.c.hour == bindparam("h")) & (g.c.bucket == bindparam("b")) & (g.c.location == bindparam("l"))
             & (g.c.kind == bindparam("k")) & (g.c.dst == bindparam("d"))
@@ -51,6 +51,10 @@ class PolicyTable:
             .offset(literal_column("0")),
         )
         self._old_delete = compile_statement(database, delete(g).where(g.c.hour < bindparam("h")))
+        self._compile_memories(database)
+
+    def _compile_memories(self, database: Database) -> None:
+        m, t = schema.memory, schema.trail
         region = (m.c.bucket == bindparam("b")) & (m.c.region == bindparam("r"))
         self._memory = compile_statement(database, select(m.c.state).where(region))
         self._memory_update = compile_statement(
