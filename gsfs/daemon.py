@@ -119,6 +119,7 @@ class Daemon:
         """Say that the mount answers, once it does."""
         await trio.to_thread.run_sync(os.stat, self.mountpoint)
         await trio.to_thread.run_sync(self._set_read_ahead)
+        await trio.to_thread.run_sync(self._let_many_wait)
         notify.send(f"READY=1\nSTATUS=Mounted at {self.mountpoint}")
         self._ready()
 
@@ -130,6 +131,15 @@ class Daemon:
             path.write_text(str(parse_size(self.volume.config.mount.read_ahead) // KIB))
         except (OSError, NotFoundError) as error:
             log.info("read-ahead stays as it is: %s", error)
+
+    def _let_many_wait(self) -> None:
+        """The kernel has twelve reads under way at most: so few that wait for a location that hangs would hold up
+        the readers of all others. Needs root and the fusectl file system, which systemd mounts."""
+        try:
+            connection = mounts.device_of(self.mountpoint).partition(":")[2]
+            Path(f"/sys/fs/fuse/connections/{connection}/max_background").write_text(str(fuse.TASKS_MAX // 2))
+        except (OSError, NotFoundError) as error:
+            log.info("reads under way at once stay as few as the kernel lets them: %s", error)
 
     async def _signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.open_signal_receiver(*STOPS) as signals:

@@ -359,9 +359,13 @@ def start(volume: Volume, mountpoint: str, extra: Sequence[str] = ()) -> None:
     pyfuse3.init(Operations(volume), mountpoint, mount_options(volume, extra))
 
 
+TASKS_MAX = 256
+"""Requests answered at once; twice as many as the reads that the kernel may have under way (see daemon)."""
+
+
 async def serve() -> None:
     """Answer requests until unmounted or ``stop``."""
-    await pyfuse3.main(min_tasks=4, max_tasks=200)
+    await pyfuse3.main(min_tasks=4, max_tasks=TASKS_MAX)
 
 
 def stop() -> None:

@@ -138,6 +138,7 @@ class Volume:
         self.pressure = Pressure(self.cache, lambda: self.dirty_bytes, config.transfer.full_wait_s)
         self.pressure.hurry = self._hurry
         self.pressure.troubled = self.steward.troubled
+        self.pressure.held_by = self._held_by
         self.uploads.on_progress = self.pressure.progressed
         self.reader = Reader(store.extents, self.cache, self.downloads)
         self.shipping = self._make_shipping()
@@ -215,6 +216,11 @@ class Volume:
     def dirty_bytes(self) -> int:
         """Bytes on the local disk only."""
         return self.uploads.pending_bytes + sum(s.size for s in self.segments.open_segments())
+
+    def _held_by(self, bucket: Ino) -> int:
+        """Of the dirty bytes, those of one bucket."""
+        waiting = sum(self.uploads.pending.get(id_, 0) for id_ in self.uploads.pending_of(bucket))
+        return waiting + sum(s.size for s in self.segments.open_segments() if s.bucket == bucket)
 
     def space(self) -> Space:
         """True figures of the homes that have a size (directories), a virtual petabyte where they have none."""
@@ -312,6 +318,8 @@ class Volume:
         """Return when everything written so far (of a bucket) is at its locations."""
         self.segments.seal_all(bucket)
         await self.committer.durable()
+        if bucket is not None and wanted is None:
+            wanted = self.uploads.pending_of(bucket)  # another bucket's location may be down
         await self.uploads.drained(wanted)
         await self.committer.durable()
 

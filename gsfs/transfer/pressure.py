@@ -17,9 +17,10 @@ DISK_LOOK_BYTES = 32 * MIB
 """How much may be written between two looks at the disk's free space."""
 SLOW_FROM = 0.8
 """Share of the cache that may be held by bytes under way before writers are slowed."""
-TROUBLED_SHARE = 0.9
-"""Share of the cache that may be held by bytes under way while a bucket whose home is down is written to: the
-rest is for the others, whose bytes do move."""
+LOOK_S = 0.5
+"""What has arrived becomes evictable a little later, once a power cut cannot undo the row that says so."""
+BUCKET_SHARE = 0.9
+"""Share of the cache that one bucket's bytes under way may hold: when its home is down, the others still find room."""
 
 
 class Pressure:
@@ -34,6 +35,8 @@ class Pressure:
         self.hurry: Callable[[], None] = lambda: None
         """Called when room is needed: seal and upload what can be."""
         self.waiting = 0
+        self.held_by: Callable[[Ino], int] = lambda _bucket: 0
+        """Those of the held bytes that are a bucket's."""
         self.troubled: Callable[[Ino], bool] = lambda _bucket: False
         """Whether a bucket's home is down, so that what is written to it stays here."""
 
@@ -48,6 +51,7 @@ class Pressure:
     def progressed(self) -> None:
         """Bytes became evictable, or were given back."""
         self._progress.set()
+        self._progress = trio.Event()
 
     async def wait(self, length: int, bucket: Ino) -> None:
         """Return when ``length`` bytes fit. Raises NoSpace when nothing has moved for ``wait_s``."""
@@ -56,20 +60,21 @@ class Pressure:
         try:
             while not self._room(length, bucket):
                 self.hurry()
-                self._progress = trio.Event()
-                with trio.move_on_at(deadline) as scope:
-                    await self._progress.wait()
-                    if not self.troubled(bucket):
-                        deadline = trio.current_time() + self._wait_s
-                if scope.cancelled_caught:
+                progress, now = self._progress, trio.current_time()
+                if now >= deadline:
                     raise NoSpace("the cache is full of bytes that are not at a location yet")
+                with trio.move_on_at(min(deadline, now + LOOK_S)):
+                    await progress.wait()
+                if progress.is_set() and not self.troubled(bucket):
+                    deadline = trio.current_time() + self._wait_s
             await self._slow_down(length)
         finally:
             self.waiting -= 1
 
     def _room(self, length: int, bucket: Ino) -> bool:
         cache = self._cache
-        if self._held_bytes() + length > cache.capacity_bytes * TROUBLED_SHARE and self.troubled(bucket):
+        most = cache.capacity_bytes * BUCKET_SHARE
+        if self._held_bytes() + length > most and self.held_by(bucket) + length > most:
             return False
         look = self._until_look < 0
         if not cache.make_room(length, look_at_disk=look):

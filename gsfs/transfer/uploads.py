@@ -274,6 +274,10 @@ class Uploads:
 
     # --- waiting for it
 
+    def pending_of(self, bucket: Ino) -> set[ObjectId]:
+        """What a bucket has waiting."""
+        return {id_ for id_ in self.pending if self._payer(id_) == bucket}
+
     def busy(self, id_: ObjectId) -> bool:
         """Whether the object's bytes are moving right now."""
         return any(id_ in lane.moving for lane in self._lanes.values())

@@ -15,6 +15,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.fixtures import (  # noqa: F401  # fixtures are found by name
+    azurite_server,
+    fake_gcs_server,
+    seaweedfs_server,
+)
 from tests.support.mounting import CAN_MOUNT, Knobs, Mount, mounted_namespace
 
 MakeMount = Callable[..., Mount]

@@ -37,7 +37,7 @@ class Places:
 
 
 def replica(location: LocationId) -> Replica:
-    return Replica(ObjectId(1), location, ReplicaState.AVAILABLE, "", 0, None)
+    return Replica(ObjectId(1), location, ReplicaState.AVAILABLE, None, None, 0, None)
 
 
 BOTH = [replica(NEAR), replica(FAR)]
@@ -74,6 +74,7 @@ def test_a_location_that_answers_as_usual_is_not_hedged() -> None:
     async def story() -> None:
         places.takes_s[NEAR] = 2.0  # slow, and always was
         await practised(sources, places)
+        places.takes_s[NEAR] = 1.9
         await sources.read(BOTH, places.ask, patient=True)
         assert places.asked == [NEAR]
 
