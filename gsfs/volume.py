@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from gsfs.backends.registry import open_location
 from gsfs.backends.spec import LocationSpec
 from gsfs.config import Config
 from gsfs.data.segments import Segment, SegmentEvents, SegmentLog
-from gsfs.errors import BackendError, ConfigError, EntryExists
+from gsfs.errors import BackendError, ConfigError, DatabaseLost, EntryExists
 from gsfs.exchange.following import Following
 from gsfs.filesystem.attributes import Attributes
 from gsfs.filesystem.content import Content
@@ -54,6 +55,8 @@ from gsfs.transfer.uploads import Uploads
 log = logging.getLogger(__name__)
 
 SEAL_TICK_S = 0.5
+RESTART_S = 5.0
+Mover = Callable[[], Awaitable[None]]
 VIRTUAL_TOTAL_BYTES = 1 << 50
 """What ``df`` shows as the size of a file system whose home is a cloud: there is no true limit."""
 FREE_INODES = 1 << 40
@@ -266,22 +269,43 @@ class Volume:
         """Every background mover, until cancelled."""
         async with trio.open_nursery() as nursery:
             self.reader.nursery = nursery
-            nursery.start_soon(self.committer.run)
-            nursery.start_soon(self.uploads.run, self.config.transfer.uploads_per_location)
-            nursery.start_soon(self.garbage.run)
-            nursery.start_soon(self.accounts.run)
-            nursery.start_soon(self.replication.run)
-            nursery.start_soon(self.forgetting.run)
-            nursery.start_soon(self.keeper.run)
-            nursery.start_soon(self.reaper.run)
-            nursery.start_soon(self.rebucket.run)
-            nursery.start_soon(self.following.run)
-            nursery.start_soon(self.compaction.run)
-            if self.shipping is not None and self.config.transfer.upload == "auto":
-                nursery.start_soon(self.shipping.run, self.config.namespace.ship_interval_s)
-            nursery.start_soon(self._seal_idle)
-            nursery.start_soon(self._housekeeping)
+            for mover in self._movers():
+                nursery.start_soon(self._keep_going, mover)
             task_status.started()
+
+    def _movers(self) -> list[Mover]:
+        """What runs beside the requests."""
+        movers: list[Mover] = [
+            self.committer.run,
+            partial(self.uploads.run, self.config.transfer.uploads_per_location),
+            self.garbage.run,
+            self.accounts.run,
+            self.replication.run,
+            self.forgetting.run,
+            self.keeper.run,
+            self.reaper.run,
+            self.rebucket.run,
+            self.following.run,
+            self.compaction.run,
+            self._seal_idle,
+            self._housekeeping,
+        ]
+        if self.shipping is not None and self.config.transfer.upload == "auto":
+            movers.append(partial(self.shipping.run, self.config.namespace.ship_interval_s))
+        return movers
+
+    async def _keep_going(self, mover: Mover) -> None:
+        """What nobody foresaw in one mover is told once and ends neither the others nor the mount."""
+        while True:
+            try:
+                await mover()
+            except DatabaseLost:
+                raise  # what is in memory is not in the database any more: only a new start helps
+            except Exception:
+                log.exception("a background task failed; it starts again in %g s", RESTART_S)
+                await trio.sleep(RESTART_S)
+            else:
+                return
 
     async def _seal_idle(self) -> None:
         t = self.config.transfer

@@ -91,6 +91,13 @@ class Committer:
                     log.error("commit failed: %s; retrying", error)
                 self.failure = str(error)
                 await trio.sleep(1)
+            except Exception as error:
+                if isinstance(error, DatabaseLost):
+                    raise
+                if self.failure is None:
+                    log.exception("commit failed; retrying")
+                self.failure = f"{type(error).__name__}: {error}"
+                await trio.sleep(1)
         raise self._lost
 
     async def _commit_group(self) -> None:

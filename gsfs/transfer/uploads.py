@@ -18,7 +18,7 @@ from gsfs import failpoints
 from gsfs.backends.base import FileSource
 from gsfs.backends.location import Location
 from gsfs.data.cache import ObjectCache, crc_of_file
-from gsfs.errors import BackendError, ObjectNotFound
+from gsfs.errors import BackendError, GsfsError, ObjectNotFound
 from gsfs.model import Ino, LocationId, ObjectId, ObjectState, ReplicaState
 from gsfs.namespace.objects import PhysicalObject
 from gsfs.namespace.replicas import READABLE, Event
@@ -159,6 +159,11 @@ class Uploads:
                     done = await self._upload(id_, lane)
             except OSError as error:  # the local disk; the object stays where it is
                 log.error("upload of object %d: %s", id_, error)
+                done = False
+            except GsfsError:
+                raise
+            except Exception:  # whatever it was, the object still has to get there
+                log.exception("upload of object %d failed", id_)
                 done = False
             finally:
                 lane.moving.discard(id_)
