@@ -13,20 +13,16 @@ from gsfs.volume import Volume
 from tests.support.volumes import read_file, write_file
 
 
-async def until(done: object) -> None:
-    """Return when the condition holds; the caller has a deadline."""
-    while not done():  # type: ignore[operator]
-        await trio.sleep(0.01)
-
-
 def test_a_mover_that_fails_starts_again_and_the_rest_goes_on(
     volume: Volume, bucket: Ino, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    calls = 0
+    calls, twice = 0, trio.Event()
 
     async def broken() -> int:
         nonlocal calls
         calls += 1
+        if calls == 2:
+            twice.set()
         raise ArithmeticError("nobody foresaw this")
 
     monkeypatch.setattr(gsfs.volume, "RESTART_S", 0.01)
@@ -38,7 +34,7 @@ def test_a_mover_that_fails_starts_again_and_the_rest_goes_on(
         async with trio.open_nursery() as nursery:
             await nursery.start(volume.run)
             with trio.fail_after(30):
-                await until(lambda: calls >= 2)
+                await twice.wait()
                 await volume.flush()
             nursery.cancel_scope.cancel()
 

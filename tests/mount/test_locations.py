@@ -133,6 +133,6 @@ def test_location_test_names_a_place_that_is_gone(regions: Regions) -> None:
 
 def test_location_list_and_show_tell_state_and_hide_secrets(regions: Regions) -> None:
     rows = regions.json("location", "list", str(regions.root))
-    assert [row["id"] for row in rows][0] == EAST
+    assert next(row["id"] for row in rows) == EAST
     assert all(row["state"] == "ok" for row in rows)
     assert regions.json("location", "show", str(regions.root), EAST)["settings"]["kind"] == "local"
