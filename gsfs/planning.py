@@ -34,7 +34,9 @@ async def moves(
     while page := volume.store.objects.in_bucket(bucket.ino, after, PAGE):
         after = page[-1].id
         items = [
-            PlannedObject(o.id, o.size, tuple(volume.steward.facts(volume.store.objects.replicas(o.id))), writer)
+            PlannedObject(
+                o.id, o.size, tuple(volume.steward.facts(volume.store.objects.replicas(o.id))), writer
+            )
             for o in page
         ]
         now_s = volume.steward.clock()

@@ -32,7 +32,11 @@ class Demo:
         self._stack = stack
         self._weed = ExitStack()
         stack.callback(self._weed.close)
-        urls = {S3: self.start(), AZURE: self._azurite(), GCS: stack.enter_context(servers.fake_gcs(folder)).url}
+        urls = {
+            S3: self.start(),
+            AZURE: self._azurite(),
+            GCS: stack.enter_context(servers.fake_gcs(folder)).url,
+        }
         self.providers: list[Provider] = [stack.enter_context(provider(*item)) for item in urls.items()]
 
     def start(self) -> str:
@@ -63,7 +67,9 @@ def make_tree(folder: Path) -> Path:
     tree = folder / "tree"
     for copy in range(3):
         for name in ("gsfs", "tests", "docs"):
-            shutil.copytree(ROOT / name, tree / f"{copy}" / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / name, tree / f"{copy}" / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
     (tree / "large").write_bytes(bytes(range(256)) * (32 << 12))
     return tree
 
@@ -103,7 +109,9 @@ def run(folder: Path, stack: ExitStack) -> None:
     for each in demo.providers:
         keys = each.keys()
         if keys != named[each.id]:
-            raise SystemExit(f"scripts/demo-clouds: {each.id} holds {len(keys)} objects, {len(named[each.id])} are named")
+            raise SystemExit(
+                f"scripts/demo-clouds: {each.id} holds {len(keys)} objects, {len(named[each.id])} are named"
+            )
         print(f"{each.id}: holds the {len(keys)} objects that the namespace names, and no other")
 
 

@@ -70,7 +70,11 @@ def provider(kind: str, url: str) -> Iterator[Provider]:
     """A fresh bucket at the emulator of that kind which answers at ``url``, behind a proxy of its own."""
     bucket = f"t-{uuid.uuid4().hex[:16]}"
     make = {S3: locations.s3_spec, AZURE: locations.azure_spec, GCS: locations.gcs_spec}[kind]
-    create = {S3: locations.make_s3_bucket, AZURE: locations.make_azure_container, GCS: locations.make_gcs_bucket}
+    create = {
+        S3: locations.make_s3_bucket,
+        AZURE: locations.make_azure_container,
+        GCS: locations.make_gcs_bucket,
+    }
     who: dict[str, dict[str, Any]] = {
         S3: {"kind": "s3", "access_key": servers.ACCESS_KEY, "secret_key": "${GSFS_TEST_SECRET}"},
         AZURE: {"kind": "azure", "account": servers.AZURITE_ACCOUNT, "account_key": "${GSFS_TEST_AZURE_KEY}"},
@@ -160,7 +164,9 @@ class Clouds(Mount):
             Path(f"/proc/{pid}/comm").read_text(),
             self.run("location", "list", str(self.root)).stdout,
         ]
-        texts += [self.run("location", "show", str(self.root), each.id, "--json").stdout for each in self.providers]
+        texts += [
+            self.run("location", "show", str(self.root), each.id, "--json").stdout for each in self.providers
+        ]
         return "\n".join(texts)
 
 
@@ -182,6 +188,11 @@ def clouds(
 def same(left: Path, right: Path) -> str:
     """What ``diff -r`` prints; empty where every byte is the same."""
     done = subprocess.run(
-        ["diff", "-r", left, right], check=False, capture_output=True, text=True, timeout=300, env={**os.environ, "LC_ALL": "C"}
+        ["diff", "-r", left, right],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "LC_ALL": "C"},
     )
     return done.stdout + done.stderr

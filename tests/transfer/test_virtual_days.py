@@ -78,7 +78,9 @@ class Both:
             await self.advance(at_ms)
             if what == "write":
                 self.emulated.write(number, size, WEST)
-                self.inos[number] = await self.mounted.write(b"%d" % number, random.Random(number).randbytes(size))
+                self.inos[number] = await self.mounted.write(
+                    b"%d" % number, random.Random(number).randbytes(size)
+                )
             elif what == "read":
                 self.emulated.read(number, WEST)
                 await self.mounted.forget_local()
@@ -104,8 +106,13 @@ class Both:
         volume.accounts.count_storage()
         volume.store.write_out()
         rows = [r for r in volume.store.policies.lines() if r.bucket == str(self.mounted.ino)]
-        mine = [(EntryKey(r.hour, r.bucket, r.location, Kind(r.kind), r.dst), Count(r.requests, r.amount)) for r in rows]
-        return mine, [(key, count) for key, count in self.emulated.close_books() if key.kind is not Kind.DELETE]
+        mine = [
+            (EntryKey(r.hour, r.bucket, r.location, Kind(r.kind), r.dst), Count(r.requests, r.amount))
+            for r in rows
+        ]
+        return mine, [
+            (key, count) for key, count in self.emulated.close_books() if key.kind is not Kind.DELETE
+        ]
 
 
 def summed(lines: list[tuple[EntryKey, Count]]) -> Sums:
@@ -117,7 +124,9 @@ def summed(lines: list[tuple[EntryKey, Count]]) -> Sums:
     return {key: (requests, amount) for key, (requests, amount) in sums.items()}
 
 
-def play(home: Path, events: list[Event], ttl: str, until_ms: int, trace: Path | None = None) -> tuple[Both, Fraction]:
+def play(
+    home: Path, events: list[Event], ttl: str, until_ms: int, trace: Path | None = None
+) -> tuple[Both, Fraction]:
     """Both sides at the end, and what the mount's ledger says they cost; the two ledgers are equal."""
     both = Both(home, ttl=ttl)
     try:
@@ -160,7 +169,9 @@ def test_the_simulator_replays_the_mounts_own_trace_to_what_the_mount_paid(tmp_p
         paid[ttl] = play(home, events, ttl, events[-1][0], home / "trace")[1]
     with open_trace(tmp_path / "adaptive" / "trace") as trace:
         rows = list(trace.rows)
-    assert [(row[0], row[1]) for row in rows] == [(at, PUT if what == "write" else GET) for at, what, *_ in events]
+    assert [(row[0], row[1]) for row in rows] == [
+        (at, PUT if what == "write" else GET) for at, what, *_ in events
+    ]
     world = make_world(REGIONS)
     specs = [f"single/{ttl}" for ttl in paid]
     result = simulate(rows, world, specs, Assigner(REGIONS, None))
