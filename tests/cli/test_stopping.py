@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +20,7 @@ from tests.cli.saying import assert_refused
 from tests.mount.conftest import MakeMount
 from tests.support.mounting import GSFS, Mount
 from tests.support.notified import Notified, notification_socket
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, has_ended
 
 MIB = 1 << 20
 SLOW = {"location": {"bandwidth_up_bytes_per_s": MIB}, "transfer": {"segment_size": "1MiB"}}
@@ -64,14 +63,6 @@ def uploaded_bytes(mount: Mount) -> int:
     )
 
 
-def has_ended(pid: int) -> bool:
-    """Ended, though its parent may not have asked for its exit code yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 def content(size: int) -> bytes:
     return os.urandom(size)
 
@@ -99,10 +90,10 @@ def test_a_signal_uploads_what_waits_and_unmounts(make_mount: MakeMount, number:
 
 def test_a_second_signal_stops_at_once_and_the_next_mount_goes_on(slow: Mount) -> None:
     data = content(60 * MIB)
-    with foreground(slow) as process:
+    with notification_socket() as notified, foreground(slow, NOTIFY_SOCKET=str(notified.path)) as process:
         (slow.bucket / "file").write_bytes(data)
         process.send_signal(signal.SIGINT)
-        eventually(lambda: uploaded_bytes(slow) > 0, "the drain began")
+        notified.until("STOPPING=1")
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         code, errors = ended(process)
@@ -132,10 +123,10 @@ def test_the_drain_has_a_deadline(make_mount: MakeMount) -> None:
 
 
 def test_a_mount_that_drains_still_serves(slow: Mount) -> None:
-    with foreground(slow) as process:
-        (slow.bucket / "file").write_bytes(content(8 * MIB))
+    with notification_socket() as notified, foreground(slow, NOTIFY_SOCKET=str(notified.path)) as process:
+        (slow.bucket / "file").write_bytes(content(30 * MIB))
         process.send_signal(signal.SIGTERM)
-        eventually(lambda: uploaded_bytes(slow) > 0, "the drain began")
+        notified.until("STOPPING=1")
         (slow.bucket / "late").write_text("late")
         assert (slow.bucket / "late").read_text() == "late"
         process.send_signal(signal.SIGTERM)
@@ -146,10 +137,10 @@ def test_a_mount_that_drains_still_serves(slow: Mount) -> None:
 
 def test_signals_while_an_external_umount_drains_end_it_at_once(slow: Mount) -> None:
     """The session is given back by then: stopping it again crashed the daemon."""
-    with foreground(slow) as process:
+    with notification_socket() as notified, foreground(slow, NOTIFY_SOCKET=str(notified.path)) as process:
         (slow.bucket / "file").write_bytes(content(60 * MIB))
         mounts.unmount(slow.root)
-        eventually(lambda: uploaded_bytes(slow) > 0, "the drain began")
+        notified.until("STOPPING=1")
         process.send_signal(signal.SIGTERM)
         code, errors = ended(process)
     assert code == ExitCode.INCOMPLETE, errors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -19,3 +20,11 @@ def eventually(look: Callable[[], T], what: str, deadline_s: float = DEADLINE_S)
             return found
         time.sleep(TICK_S)
     raise AssertionError(f"not within {deadline_s:.0f} s: {what}")
+
+
+def has_ended(pid: int) -> bool:
+    """Ended, though its parent may not have asked for its exit code yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
