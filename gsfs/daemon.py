@@ -11,9 +11,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import trio
 
@@ -51,11 +54,16 @@ def run(request: MountRequest, ready: Callable[[], None]) -> int:
         log.info("recovered after an unclean stop: %s", volume.recovered)
     answers.install_xattrs(volume)
     loop.install()
+    said = ""
     try:
-        fuse.start(volume, str(request.mountpoint), request.options)
+        with _standard_error() as file:
+            try:
+                fuse.start(volume, str(request.mountpoint), request.options)
+            finally:
+                said = _last_line(file)
     except RuntimeError as error:
         trio.run(volume.close)
-        raise PermissionRefused(f"{request.mountpoint}: the kernel refused to mount: {error}") from None
+        raise PermissionRefused(f"{request.mountpoint}: cannot be mounted: {said or error}") from None
     _settle_memory()
     daemon = Daemon(volume, request, ready)
     try:
@@ -67,6 +75,26 @@ def run(request: MountRequest, ready: Callable[[], None]) -> int:
         if not daemon.finished:
             fuse.finish(unmount=True)
     return daemon.left_bytes
+
+
+@contextmanager
+def _standard_error() -> Iterator[BinaryIO]:
+    """What libraries and the programs they start print meanwhile: only there do they say why mounting failed."""
+    sys.stderr.flush()
+    own = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield file
+        finally:
+            os.dup2(own, 2)
+            os.close(own)
+
+
+def _last_line(file: BinaryIO) -> str:
+    file.seek(0)
+    lines = file.read().decode(errors="replace").splitlines()
+    return lines[-1] if lines else ""
 
 
 def _settle_memory() -> None:

@@ -151,7 +151,7 @@ def test(target: str, name: str, as_json: bool) -> None:
 @location.command(
     "add", cls=Command, example="gsfs location add demo.toml id=gcp:us-west1 kind=gcs bucket=my-bucket"
 )
-@click.argument("config", type=click.Path(dir_okay=False))
+@click.argument("config", type=click.Path(readable=False))
 @click.argument("settings", nargs=-1, required=True, metavar="KEY=VALUE...")
 def add(config: str, settings: tuple[str, ...]) -> None:
     """Add a location to CONFIG, and to its mount if there is one.

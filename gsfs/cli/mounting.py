@@ -48,8 +48,8 @@ IGNORED = (
     cls=Command,
     example="gsfs mount demo.toml /mnt/demo\ngsfs mount -f demo.toml /mnt/demo   (stays in the foreground)",
 )
-@click.argument("config", type=click.Path(dir_okay=False))
-@click.argument("mountpoint", type=click.Path())
+@click.argument("config", type=click.Path(readable=False))
+@click.argument("mountpoint", type=click.Path(readable=False))
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C drains and unmounts.")
 @click.option("-o", "options", multiple=True, help="Mount options, as in fstab (ro, noexec, ...).")
 @click.option(
@@ -208,7 +208,7 @@ def _configure_log(config: Config, *, foreground: bool) -> None:
 
 
 @click.command(cls=Command, example="gsfs umount /mnt/demo")
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint", type=click.Path(readable=False))
 @click.option("--no-drain", is_flag=True, help="Do not wait for uploads: the next mount goes on with them.")
 @click.option("--timeout", type=float, help="Seconds to wait for uploads, then unmount anyway (exit code 7).")
 def umount(mountpoint: str, no_drain: bool, timeout: float | None) -> None:

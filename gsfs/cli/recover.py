@@ -21,7 +21,7 @@ SHOWN = 20
 
 
 @click.command(cls=Command, example="gsfs recover demo.toml")
-@click.argument("config", type=click.Path(dir_okay=False))
+@click.argument("config", type=click.Path(readable=False))
 @click.option(
     "--from", "from_", metavar="LOCATION", help="Where the namespace was shipped. Default: as configured."
 )

@@ -39,11 +39,11 @@ allow_other = false # others may use the mount once root puts user_allow_other i
 
 
 @click.command(cls=Command, example="gsfs init demo.toml --store /srv/store --cache /srv/cache")
-@click.argument("config", type=click.Path(dir_okay=False))
+@click.argument("config", type=click.Path(readable=False))
 @click.option(
-    "--store", type=click.Path(file_okay=False), help="Write CONFIG, with this directory as the location."
+    "--store", type=click.Path(readable=False), help="Write CONFIG, with this directory as the location."
 )
-@click.option("--cache", type=click.Path(file_okay=False), help="With --store: the cache directory.")
+@click.option("--cache", type=click.Path(readable=False), help="With --store: the cache directory.")
 def init(config: str, store: str | None, cache: str | None) -> None:
     """Create the namespace that CONFIG describes.
 
