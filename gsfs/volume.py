@@ -354,7 +354,8 @@ class Volume:
             await self.shipping.ship()
 
     async def drain(self, deadline_s: float) -> int:
-        """Upload what waits, for at most ``deadline_s``; the number of bytes that remain."""
+        """Upload what waits before a stop, for at most ``deadline_s``; the number of bytes that remain."""
+        self.compaction.stop()  # it would make new bytes to upload
         with trio.move_on_after(deadline_s):
             await self.flush()
             await self._ship_last()

@@ -49,6 +49,11 @@ class Compaction:
         self._downloads = downloads
         self._cache = cache
         self.copied_bytes = 0
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Copy nothing more: the mount is being drained."""
+        self._stopped = True
 
     async def run(self) -> None:
         """Compact now and then, until cancelled."""
@@ -70,6 +75,8 @@ class Compaction:
         while page := self._store.extents.page_of_objects(after, PAGE):
             for ino, run in page:
                 after = (ino, run.offset)
+                if self._stopped:
+                    return self.copied_bytes - before
                 if run.object in local:
                     await self._copy(ino, run)
             await trio.lowlevel.checkpoint()
@@ -102,7 +109,8 @@ class Compaction:
         except Stale:
             return  # the file was removed meanwhile
         if (
-            inode.deleted
+            self._stopped
+            or inode.deleted
             or len(data) != run.length
             or self._store.extents.runs(inode, run.offset, run.offset + run.length) != [run]
         ):

@@ -11,12 +11,14 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 NAMES = [f"f{number}" for number in range(10)]
 SIZES = (1, 300, 4096, 50_000, 65_536)
 FRAGMENTS = 40
 PAST_MAX = 500
+PAGE = 4096
 Tree = dict[str, bytes]
 
 
@@ -171,10 +173,27 @@ class Writer:
             return f"{self.directory} is gone" if self.promised else None
         found: Tree = {path.name: path.read_bytes() for path in self.directory.iterdir()}
         self.checked_bytes += sum(map(len, found.values()))
-        if found not in self.states:
+        if found not in self.states and not self._is_within_a_write(found):
             return f"{self.directory}: {self._explain(found)}"
         self._tree, self.states = found, [found]
         return None
+
+    def _is_within_a_write(self, found: Tree) -> bool:
+        """Whether the tree is one in the middle of a write(2), which the kernel may send in several requests.
+
+        It splits them where a page ends; a crash may come between two of them.
+        """
+        for before, after in pairwise(self.states):
+            changed = [n for n in before.keys() | after.keys() if before.get(n) != after.get(n)]
+            if len(changed) != 1 or changed[0] not in before or changed[0] not in after:
+                continue
+            (name,) = changed
+            if {**before, name: found.get(name)} != found:
+                continue
+            old, new, seen = before[name], after[name], found[name]
+            if any(seen == new[:at] + old[at:] for at in range(PAGE, len(new), PAGE)):
+                return True
+        return False
 
     def _explain(self, found: Tree) -> str:
         first, last = self.states[0], self.states[-1]
