@@ -56,7 +56,11 @@ def cloud(tmp_path: Path, urls: Urls) -> Iterator[Clouds]:
 def carries_an_object(exchange: Exchange) -> bool:
     """Bytes of an object go one way or the other; what else a request says is protected by TLS alone."""
     ranged = exchange.header("range") or exchange.header("x-ms-range")
-    return bool(ranged) if exchange.method == "GET" else len(exchange.body) > 4000 and "delete" not in exchange.target
+    return (
+        bool(ranged)
+        if exchange.method == "GET"
+        else len(exchange.body) > 4000 and "delete" not in exchange.target
+    )
 
 
 def anything(_exchange: Exchange) -> bool:
@@ -80,7 +84,9 @@ def spoil(providers: list[Provider], group: str, rng: random.Random) -> None:
             seed = random.Random(rng.random())
             share = RATE / len(faults)
             provider.proxy.inject(
-                fault, 10**9, lambda exchange, seed=seed, share=share: applies(exchange) and seed.random() < share
+                fault,
+                10**9,
+                lambda exchange, seed=seed, share=share: applies(exchange) and seed.random() < share,
             )
 
 
@@ -153,7 +159,10 @@ def test_random_operations_lose_no_byte_read_no_wrong_byte_leave_no_orphan_and_n
     cloud.cool_down()
     assert same(cloud.root, tmp_path / "reference") == ""
     assert max(model.longest_s for model in models) < DEADLINE_S + SLACK_S
-    injected = sum((provider.proxy.injected for provider in cloud.providers), start=type(cloud.providers[0].proxy.injected)())
+    injected = sum(
+        (provider.proxy.injected for provider in cloud.providers),
+        start=type(cloud.providers[0].proxy.injected)(),
+    )
     assert set(injected) <= set(GROUPS[group][1]) and injected
     cloud.run("gc", str(cloud.root))
     assert "consistent" in cloud.run("fsck", str(cloud.root)).stdout
@@ -178,7 +187,9 @@ def in_trouble(cloud: Clouds, location: str) -> bool:
     return cloud.state(location)["state"] in TROUBLE
 
 
-def test_an_outage_during_rsync_is_shown_and_ends_with_every_byte_at_its_location(cloud: Clouds, tmp_path: Path) -> None:
+def test_an_outage_during_rsync_is_shown_and_ends_with_every_byte_at_its_location(
+    cloud: Clouds, tmp_path: Path
+) -> None:
     tree, buckets, azure = tmp_path / "tree", cloud.make_buckets(), cloud.providers[1]
     make_tree(tree, 120, 1)
     copies = [subprocess.Popen(["rsync", "-a", f"{tree}/", str(path)]) for path in buckets.values()]
@@ -275,7 +286,10 @@ def test_readers_of_a_location_that_hangs_do_not_slow_those_of_another(fusectl: 
             (path / f"f{number}").write_bytes(os.urandom(200_000))
     cloud.cool_down()
     s3.proxy.inject(Fault.STALL, 10**6)
-    stuck = [subprocess.Popen(["cat", buckets[S3] / f"f{n}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for n in range(24)]
+    stuck = [
+        subprocess.Popen(["cat", buckets[S3] / f"f{n}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for n in range(24)
+    ]
     try:
         eventually(lambda: s3.proxy.injected[Fault.STALL] > 2, "readers that hang")
         began = time.monotonic()
@@ -291,7 +305,9 @@ def test_readers_of_a_location_that_hangs_do_not_slow_those_of_another(fusectl: 
 
 
 def test_writes_go_on_until_the_cache_is_full_and_others_still_find_room(tmp_path: Path, urls: Urls) -> None:
-    with clouds(tmp_path / "gsfs", urls, {"cache": {"size": "16MiB"}, "transfer": {"full_wait_s": 8.0}}) as cloud:
+    with clouds(
+        tmp_path / "gsfs", urls, {"cache": {"size": "16MiB"}, "transfer": {"full_wait_s": 8.0}}
+    ) as cloud:
         buckets, azure = cloud.make_buckets(), cloud.providers[1]
         azure.go_down()
         written, piece = 0, os.urandom(1 << 20)

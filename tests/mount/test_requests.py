@@ -82,7 +82,9 @@ def unpack(bucket: Path, archive: Path) -> int:
     return size
 
 
-def test_unpacking_5000_small_files_costs_a_put_per_8_mib_and_a_few(cloud: Clouds, bucket: Path, tmp_path: Path) -> None:
+def test_unpacking_5000_small_files_costs_a_put_per_8_mib_and_a_few(
+    cloud: Clouds, bucket: Path, tmp_path: Path
+) -> None:
     settled(cloud)
     bill = Bill(cloud)
     size = unpack(bucket, tmp_path / "archive.tar")
@@ -142,12 +144,16 @@ def test_reading_everything_once_costs_a_get_per_4_mib(cloud: Clouds, bucket: Pa
     assert again.so_far()["GET"] == 0
 
 
-def test_reading_many_small_files_once_costs_less_than_a_get_for_each_mib(cloud: Clouds, bucket: Path, tmp_path: Path) -> None:
+def test_reading_many_small_files_once_costs_less_than_a_get_for_each_mib(
+    cloud: Clouds, bucket: Path, tmp_path: Path
+) -> None:
     size = unpack(bucket, tmp_path / "archive.tar")
     cloud.cool_down()
     settled(cloud)
     bill = Bill(cloud)
-    subprocess.run("cat $(find tree -type f) | wc -c", shell=True, cwd=bucket, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        "cat $(find tree -type f) | wc -c", shell=True, cwd=bucket, check=True, stdout=subprocess.DEVNULL
+    )
     requests = bill.so_far()
     print(f"read {UNPACKED} files, {size / MIB:.1f} MiB once: {dict(requests)}")
     assert set(requests) == {"GET"}
@@ -171,7 +177,9 @@ CHANGES: Final[dict[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_of_names_costs_one_shipment_of_the_namespace(cloud: Clouds, bucket: Path, change: str) -> None:
+def test_a_change_of_names_costs_one_shipment_of_the_namespace(
+    cloud: Clouds, bucket: Path, change: str
+) -> None:
     (bucket / "tree").mkdir()
     for number in range(20):
         (bucket / "tree" / f"f{number}").write_bytes(b"x" * 10_000)
