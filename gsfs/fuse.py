@@ -345,12 +345,17 @@ def _translate(inode: Inode) -> EntryAttributes:
 
 def mount_options(volume: Volume, extra: Sequence[str]) -> set[str]:
     """What libfuse is asked for."""
-    options = {"default_permissions", f"fsname={volume.config.path}", "subtype=gsfs", *extra}
+    options = {"default_permissions", f"fsname={_escaped(volume.config.path)}", "subtype=gsfs", *extra}
     if volume.config.mount.allow_other:
         options.add("allow_other")
     if os.geteuid() == 0:
         options |= {"dev", "suid"} - {o for o in ("dev", "suid") if f"no{o}" in extra}
     return options
+
+
+def _escaped(value: str) -> str:
+    """libfuse splits options at commas that no backslash precedes."""
+    return value.replace("\\", "\\\\").replace(",", "\\,")
 
 
 def start(volume: Volume, mountpoint: str, extra: Sequence[str] = ()) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import click
@@ -76,7 +77,11 @@ def _write_config(path: Path, store: str, cache: str) -> None:
     _make(Path(store))
     _make(Path(cache))
     mount = "" if mounts.may_allow_other() else OWN_MOUNT
-    path.write_text(TEMPLATE.format(name=path.stem, store=store, cache=cache, mount=mount))
+    path.write_text(
+        TEMPLATE.format(
+            name=re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:64], store=store, cache=cache, mount=mount
+        )
+    )
 
 
 def _make(path: Path) -> None:
