@@ -47,7 +47,7 @@ class Namespace(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ship_to: str = ""
     """SQLite: location to which the namespace itself is shipped; empty: the home of ``bucket_defaults``."""
     ship_interval_s: float = 10.0
-    """Seconds between two shipments while something changes; 0: never (no bucket can then be ``remote``)."""
+    """Seconds between two shipments while something changes; 0: only when fsync on a ``remote`` bucket asks."""
 
 
 class Cache(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -159,7 +159,7 @@ class Volume:
     def _make_shipping(self) -> Shipping | None:
         """An SQLite namespace is shipped; a PostgreSQL one has a machine of its own."""
         database = self.store.database
-        if not isinstance(database, SqliteDatabase) or not self.config.namespace.ship_interval_s:
+        if not isinstance(database, SqliteDatabase):
             return None
         location = self.locations[LocationId(self.config.ship_to)]
         return Shipping(self.store, database, self.committer, location, self.config.cache_dir)
@@ -290,8 +290,9 @@ class Volume:
             self._seal_idle,
             self._housekeeping,
         ]
-        if self.shipping is not None and self.config.transfer.upload == "auto":
-            movers.append(partial(self.shipping.run, self.config.namespace.ship_interval_s))
+        interval_s = self.config.namespace.ship_interval_s
+        if self.shipping is not None and interval_s and self.config.transfer.upload == "auto":
+            movers.append(partial(self.shipping.run, interval_s))
         return movers
 
     async def _keep_going(self, mover: Mover) -> None:
@@ -363,7 +364,7 @@ class Volume:
 
     async def _ship_last(self) -> None:
         """Leave the location with the namespace as it is at the end; a location that is down is no reason to stay."""
-        if self.shipping is None:
+        if self.shipping is None or not self.config.namespace.ship_interval_s:
             return
         try:
             await self.shipping.ship()

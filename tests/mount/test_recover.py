@@ -50,6 +50,15 @@ def test_remote_fsync_survives_the_loss_of_the_machine(mount: Mount) -> None:
     assert "consistent" in mount.run("fsck", str(mount.root)).stdout
 
 
+@pytest.mark.parametrize("knobs", [{"namespace": {"ship_interval_s": 0.0}}])
+def test_remote_fsync_ships_even_where_nothing_is_shipped_by_itself(mount: Mount) -> None:
+    mount.run("bucket", "set", str(mount.bucket), "durability=remote")
+    write_synced(mount.bucket / "file", b"promised")
+    lose_machine(mount)
+    recover(mount)
+    assert (mount.bucket / "file").read_bytes() == b"promised"
+
+
 @pytest.mark.parametrize("knobs", [QUIET])
 def test_remote_close_survives_the_loss_of_the_machine(mount: Mount) -> None:
     mount.run("bucket", "set", str(mount.bucket), "durability=remote")
