@@ -142,7 +142,7 @@ def _trio_epoll_fd() -> int | None:
     try:
         from trio._core._run import GLOBAL_RUN_CONTEXT
 
-        fd: int = GLOBAL_RUN_CONTEXT.runner.io_manager._epoll.fileno()  # type: ignore[union-attr,unused-ignore]
+        fd: int = GLOBAL_RUN_CONTEXT.runner.io_manager._epoll.fileno()  # type: ignore[union-attr,unused-ignore]  # a private name of trio
     except (ImportError, AttributeError):
         log.debug("trio keeps its epoll descriptor elsewhere: requests are polled for without sleeping")
         return None
@@ -264,7 +264,7 @@ def install() -> bool:
             pyfuse3.__version__,
         )
         return False
-    pyfuse3.trio = _LeanTrio()  # type: ignore[attr-defined]
+    pyfuse3.trio = _LeanTrio()  # type: ignore[attr-defined]  # the hook that its asyncio mode uses
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     return True
 
@@ -272,4 +272,4 @@ def install() -> bool:
 def uninstall() -> None:
     """Give pyfuse3 trio itself back. For after `pyfuse3.main` has returned; harmless when not installed."""
     if isinstance(getattr(pyfuse3, "trio", None), _LeanTrio):
-        pyfuse3.trio = trio  # type: ignore[attr-defined]
+        pyfuse3.trio = trio  # type: ignore[attr-defined]  # likewise

@@ -15,7 +15,7 @@ PROMISED = "needs "
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.CallInfo[None], None]:
     """In CI (``CI`` is set), a test that is skipped because the machine lacks something has failed."""
     outcome = yield
-    report = outcome.get_result()  # type: ignore[attr-defined]
+    report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy types wrappers loosely
     reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
     if os.environ.get("CI") and reason.removeprefix("Skipped: ").startswith(PROMISED):
         report.outcome = "failed"

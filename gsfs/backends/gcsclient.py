@@ -42,7 +42,7 @@ class Urls:
 
 def make_session(spec: LocationSpec) -> Any:
     """A session for the spec; without credentials in it, Google's own chain finds them."""
-    session: Any = AuthorizedSession(_credentials(spec))  # type: ignore[no-untyped-call]
+    session: Any = AuthorizedSession(_credentials(spec))  # type: ignore[no-untyped-call]  # google-auth leaves it untyped
     adapter = HTTPAdapter(pool_connections=4, pool_maxsize=2 * spec.concurrency, max_retries=0)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
@@ -57,7 +57,7 @@ def make_session(spec: LocationSpec) -> Any:
 
 def _credentials(spec: LocationSpec) -> Any:
     if spec.anonymous:
-        return AnonymousCredentials()  # type: ignore[no-untyped-call]
+        return AnonymousCredentials()  # type: ignore[no-untyped-call]  # google-auth leaves it untyped
     if spec.credentials_file:
         return _service_account(spec)
     return google.auth.default(scopes=[SCOPE])[0]
@@ -88,7 +88,7 @@ def upload_large(
     # _http is how the library takes a session; it carries the CA bundle, the proxy and the pool.
     client = storage.Client(
         project=spec.project or "unused",
-        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]  # google-auth leaves it untyped
         _http=session,
         client_options={"api_endpoint": spec.endpoint} if spec.endpoint else None,
     )
