@@ -97,8 +97,6 @@ class ObjectCache:
         self.capacity_bytes = capacity_bytes
         self.min_free_bytes = max(min_free_bytes, FLOOR_BYTES)
         self.used_bytes = 0
-        self.hits = 0
-        self.misses = 0
         self.evicted_bytes = 0
         self.on_evict: Callable[[ObjectId], bool] = lambda _id: True
         """Asked before a file goes: releases the object's local replica, False to keep it."""

@@ -198,10 +198,6 @@ class SegmentLog:
             if segment.size and bucket in (None, segment.bucket):
                 self.seal(segment)
 
-    def get_open(self, id_: ObjectId) -> Segment | None:
-        """The segment, while it can be appended to."""
-        return next((s for s in self.open_segments() if s.id == id_), None)
-
     # --- what a commit says, and what the disk has
 
     def records(self) -> Iterable[tuple[int, int, int, int]]:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from gsfs.data.segments import SegmentLog
 from gsfs.errors import NameTooLong, NotADirectory, NotPermitted, QuotaExceeded, Stale
 from gsfs.filesystem.recording import Recorder
-from gsfs.model import NAME_MAX, ROOT_INO, Durability, Ino, LocationId
+from gsfs.model import NAME_MAX, Durability, Ino, LocationId
 from gsfs.namespace.buckets import Bucket
 from gsfs.namespace.inodes import Inode
 from gsfs.namespace.store import Store
@@ -195,6 +195,3 @@ class Core:
             store.inodes.unorphan(inode.ino)
         store.inodes.remove(inode)
         store.changed()
-
-    def is_root(self, ino: int) -> bool:
-        return ino == ROOT_INO

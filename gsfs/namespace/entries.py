@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import bindparam, delete, insert, literal_column, select, update
 
 from gsfs.model import Ino
 from gsfs.namespace import schema
@@ -61,9 +61,6 @@ class EntryTable:
             .limit(literal_column("1"))
             .offset(literal_column("0")),
         )
-        self._count = compile_statement(
-            database, select(func.count()).select_from(e).where(e.c.parent == bindparam("p"))
-        )
 
     def find(self, parent: int, name: bytes) -> Ino | None:
         row = self._find.one(parent, name)
@@ -86,10 +83,6 @@ class EntryTable:
 
     def has_any(self, parent: int) -> bool:
         return self._any.one(parent) is not None
-
-    def count(self, parent: int) -> int:
-        row = self._count.one(parent)
-        return int(row[0]) if row else 0
 
     def page(self, parent: int, after: bytes, upto_number: int, most: int) -> list[Row]:
         """(name, *inode row) in the order of names, of entries numbered up to ``upto_number``."""

@@ -74,10 +74,6 @@ class ExtentTable:
             .limit(bindparam("most"))
             .offset(literal_column("0")),
         )
-        self._of_object = compile_statement(
-            database,
-            select(t.c.ino, *columns).where(t.c.object == bindparam("o")).order_by(t.c.ino, t.c.offset),
-        )
 
     def write(self, inode: Inode, offset: int, length: int, object_: ObjectId, object_offset: int) -> None:
         """The bytes [offset, offset+length) of the file are now those of the object."""
@@ -213,11 +209,6 @@ class ExtentTable:
         """Offset of extent number ``count`` (from 0), to work through a large file in pieces; None: fewer."""
         row = self._probe.one(inode.ino, count)
         return int(row[0]) if row else None
-
-    def of_object(self, object_: ObjectId) -> list[tuple[Ino, Run]]:
-        """Every extent that refers to the object. Reads the whole table: for compaction and checks."""
-        self.flush()
-        return [(Ino(row[0]), Run._make(row[1:])) for row in self._of_object.all(object_)]
 
     def page_of_objects(self, after: tuple[int, int], most: int) -> list[tuple[Ino, Run]]:
         """Extents behind (inode, offset), in that order: to walk the whole table in pieces."""

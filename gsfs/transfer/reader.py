@@ -153,9 +153,6 @@ class Reader:
         file = self._here(run)
         if file is None:
             file = await self._bring(run, until)
-            self._cache.misses += 1
-        else:
-            self._cache.hits += 1
         file.users += 1
         try:
             got = await trio.to_thread.run_sync(_pread_fully, file.fd, view, run.object_offset)
