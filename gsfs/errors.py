@@ -83,6 +83,10 @@ class CrossesBuckets(GsfsError):
     errno = codes.EXDEV
 
 
+class BeyondEnd(GsfsError):
+    errno = codes.ENXIO
+
+
 class TooManyLinks(GsfsError):
     errno = codes.EMLINK
 

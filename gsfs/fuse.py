@@ -17,11 +17,12 @@ from typing import Any, TypeVar, cast
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields
 
+from gsfs import further
 from gsfs.errors import GsfsError
 from gsfs.filesystem.attributes import Changes
 from gsfs.filesystem.core import SUPERUSER, Caller
 from gsfs.filesystem.directories import DOTS
-from gsfs.model import KIB, NAME_MAX
+from gsfs.model import KIB
 from gsfs.namespace.inodes import Inode
 from gsfs.volume import Volume
 
@@ -65,6 +66,8 @@ class Operations(pyfuse3.Operations):
         self._with_xattrs = volume.config.mount.xattr
         self.enable_acl = volume.config.mount.acl and self._with_xattrs
         self._volume = volume
+        self.further: further.Further | None = None
+        """Handlers outside pyfuse3, kept here for as long as libfuse may call them."""
         self._names = volume.names
         self._attributes = volume.attributes
         self._content = volume.content
@@ -179,14 +182,8 @@ class Operations(pyfuse3.Operations):
 
     @door
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
-        space = self._volume.space()
         result = pyfuse3.StatvfsData()
-        result.f_bsize = result.f_frsize = 4096
-        result.f_blocks = space.total_bytes // 4096
-        result.f_bfree = result.f_bavail = space.free_bytes // 4096
-        result.f_files = space.inodes + space.free_inodes
-        result.f_ffree = result.f_favail = space.free_inodes
-        result.f_namemax = NAME_MAX
+        further.fill(result, self._volume.space())
         return result
 
     @door
@@ -361,7 +358,9 @@ def _escaped(value: str) -> str:
 def start(volume: Volume, mountpoint: str, extra: Sequence[str] = ()) -> None:
     """Attach to the mount point. Raises RuntimeError when the kernel refuses."""
     volume.core.keeps_access_times = not {"ro", "noatime"}.intersection(extra)
-    pyfuse3.init(Operations(volume), mountpoint, mount_options(volume, extra))
+    operations = Operations(volume)
+    pyfuse3.init(operations, mountpoint, mount_options(volume, extra))
+    operations.further = further.install(volume, mountpoint)
 
 
 TASKS_MAX = 256

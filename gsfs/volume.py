@@ -28,10 +28,12 @@ from gsfs.filesystem.content import Content
 from gsfs.filesystem.core import BucketDefaults, Core
 from gsfs.filesystem.directories import Directories
 from gsfs.filesystem.names import Names
+from gsfs.filesystem.ranges import Ranges
 from gsfs.filesystem.reaper import Reaper
 from gsfs.filesystem.rebucket import Rebucket
 from gsfs.filesystem.recording import Recorder
 from gsfs.model import Ino, LocationId, ObjectId, ObjectState, ReplicaState
+from gsfs.namespace.buckets import Bucket
 from gsfs.namespace.objects import PhysicalObject, Replica
 from gsfs.namespace.sqlite import SqliteDatabase
 from gsfs.namespace.store import give_back
@@ -70,6 +72,16 @@ class Space(NamedTuple):
     free_bytes: int
     inodes: int
     free_inodes: int
+
+
+def within_quota(whole: Space, bucket: Bucket) -> Space:
+    """The bucket as a file system of its own, as large as its quota; what has no quota is that of the whole."""
+    total, free, inodes, free_inodes = whole
+    if bucket.quota_bytes is not None:
+        total, free = bucket.quota_bytes, min(free, max(0, bucket.quota_bytes - bucket.used_bytes))
+    if bucket.quota_inodes is not None:
+        inodes, free_inodes = bucket.used_inodes, max(0, bucket.quota_inodes - bucket.used_inodes)
+    return Space(total, free, inodes, free_inodes)
 
 
 class Volume:
@@ -116,8 +128,15 @@ class Volume:
             held=config.transfer.upload == "held",
         )
         self.cache.on_evict = self.uploads.release_local
-        self.accounts = Accounts(store, self.locations, config.mount.region, self._clock)
-        self.steward = Steward(store, self.locations, config.mount.region, self._prices(), self._clock)
+        prices = self._prices()
+        self.accounts = Accounts(
+            store,
+            self.locations,
+            config.mount.region,
+            self._clock,
+            prices.min_age_s if prices is not None else lambda _location: 0,
+        )
+        self.steward = Steward(store, self.locations, config.mount.region, prices, self._clock)
         self.uploads.targets = self.steward.targets
         self.downloads = Downloads(
             store.objects,
@@ -174,6 +193,7 @@ class Volume:
         self.directories = Directories(self.core)
         self.content = Content(self.core, self.attributes, self.reader, self.pressure, self.committer)
         self.content.ensure_remote = self.ensure_remote
+        self.ranges = Ranges(self.core, self.attributes, self.content)
         self.reaper = Reaper(self.core)
         self.rebucket = Rebucket(self.core, self.names)
         self.following = Following(
@@ -225,7 +245,13 @@ class Volume:
         waiting = sum(self.uploads.pending.get(id_, 0) for id_ in self.uploads.pending_of(bucket))
         return waiting + sum(s.size for s in self.segments.open_segments() if s.bucket == bucket)
 
-    def space(self) -> Space:
+    def space(self, ino: int | None = None) -> Space:
+        """What is used and free for a path, by its inode: within its bucket's quota, if it has one; None: in all."""
+        whole = self._whole_space()
+        bucket = None if ino is None else self.store.buckets.get(self.store.inodes.get(ino).bucket)
+        return whole if bucket is None else within_quota(whole, bucket)
+
+    def _whole_space(self) -> Space:
         """True figures of the homes that have a size (directories), a virtual petabyte where they have none."""
         used = sum(b.used_bytes for b in self.store.buckets.all())
         inodes = 1 + sum(b.used_inodes for b in self.store.buckets.all())

@@ -19,7 +19,7 @@ from gsfs.errors import (
 )
 from gsfs.filesystem import acl
 from gsfs.filesystem.core import SUPERUSER, Caller, Core
-from gsfs.model import NAME_MAX, ROOT_INO
+from gsfs.model import NAME_MAX, ROOT_INO, Ino
 from gsfs.namespace.buckets import Bucket
 from gsfs.namespace.inodes import Inode
 
@@ -96,11 +96,7 @@ class Names:
             gid = directory.gid
             if is_dir:
                 mode |= stat.S_ISGID
-        access = default = None
-        if store.xattrs.in_use and not stat.S_ISLNK(mode):
-            default = store.xattrs.get(directory.ino, acl.DEFAULT)
-            if default is not None:
-                mode, access = acl.inherit(default, mode)
+        mode, access, default = self._inherited(directory, mode, caller)
         now = core.now()
         ino = store.new_ino()
         parent = directory.ino if is_dir else 0
@@ -122,10 +118,7 @@ class Names:
             )
         )
         self._entries.insert(directory.ino, name, ino, store.new_entry_number())
-        if access is not None:
-            store.xattrs.set(ino, acl.ACCESS, access)
-        if default is not None and is_dir:
-            store.xattrs.set(ino, acl.DEFAULT, default)
+        self._hand_down(ino, access, default if is_dir else None)
         if is_dir:
             directory.nlink += 1
         core.touch_content(directory, now)
@@ -133,6 +126,23 @@ class Names:
             core.note_name(directory, name)
         store.changed()
         return inode
+
+    def _inherited(
+        self, directory: Inode, mode: int, caller: Caller
+    ) -> tuple[int, bytes | None, bytes | None]:
+        """(mode, access ACL, default ACL) of what is made there. A default ACL stands for the umask (acl(5))."""
+        if stat.S_ISLNK(mode):
+            return mode, None, None
+        default = self._store.xattrs.get(directory.ino, acl.DEFAULT) if self._store.xattrs.in_use else None
+        if default is None:
+            return mode & ~caller.umask, None, None
+        return (*acl.inherit(default, mode), default)
+
+    def _hand_down(self, ino: Ino, access: bytes | None, default: bytes | None) -> None:
+        if access is not None:
+            self._store.xattrs.set(ino, acl.ACCESS, access)
+        if default is not None:
+            self._store.xattrs.set(ino, acl.DEFAULT, default)
 
     def create(self, parent: int, name: bytes, mode: int, caller: Caller) -> Inode:
         """A regular file."""
@@ -156,6 +166,8 @@ class Names:
     def _make_bucket(self, root: Inode, name: bytes, mode: int, caller: Caller) -> Inode:
         store, now = self._store, self._core.now()
         ino = store.new_ino()
+        mode, access, default = self._inherited(root, mode, caller)
+        self._hand_down(ino, access, default)
         inode = store.inodes.add(
             (ino, ino, ROOT_INO, mode, caller.uid, caller.gid, 0, 2, 0, 0, now, now, now)
         )

@@ -31,12 +31,15 @@ class ExtentTable:
             .scalar_subquery()
         )
         columns = (t.c.offset, t.c.length, t.c.object, t.c.object_offset)
-        self._overlap = compile_statement(
-            database,
+        overlap = (
             select(*columns)
             .where(t.c.offset >= func.coalesce(before, literal_column("0")))
             .where((t.c.ino == bindparam("i2")) & (t.c.offset < bindparam("end")))
-            .order_by(t.c.offset),
+            .order_by(t.c.offset)
+        )
+        self._overlap = compile_statement(database, overlap)
+        self._first_overlap = compile_statement(
+            database, overlap.limit(bindparam("most")).offset(literal_column("0"))
         )
         self._insert = compile_statement(database, insert(t))
         self._lengthen = compile_statement(
@@ -155,6 +158,13 @@ class ExtentTable:
             for run in map(Run._make, self._overlap.all(ino, start, ino, end))
             if run.offset + run.length > start
         ]
+
+    def first_runs(self, inode: Inode, start: int, end: int, most: int) -> list[Run]:
+        """Like ``runs``, but at most so many: to work through a fragmented file in pieces. ``most`` is above 1."""
+        self.settle(inode)
+        ino = inode.ino
+        rows = self._first_overlap.all(ino, start, ino, end, most)
+        return [run.clip(start, end) for run in map(Run._make, rows) if run.offset + run.length > start]
 
     def punch(self, inode: Inode, start: int, end: int = FILE_SIZE_MAX) -> None:
         """Let [start, end) be a hole."""

@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gsfs.errors import GsfsError, InputOutput, NoSpace
+from gsfs.errors import CrossesBuckets, GsfsError, InputOutput, NoSpace
 from gsfs.filesystem.attributes import Changes
 from gsfs.filesystem.core import Caller
+from gsfs.filesystem.ranges import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 from gsfs.model import KIB, MIB, ROOT_INO
 from gsfs.namespace.inodes import Inode
 from tests.support.fsmodel import Frozen, Model, Node, Refused
@@ -26,6 +27,7 @@ from tests.support.looking import difference, tree
 from tests.support.worlds import World, fast_directory
 
 ROOT = Caller(0, 0)
+PUNCH = PUNCH_HOLE | KEEP_SIZE
 BUCKETS = (b"b0", b"b1")
 NAMES = st.sampled_from([b"f0", b"f1", b"f2", b"d0", b"d1", b"\xff\n"])
 SPOTS = st.integers(0, 1000)
@@ -214,6 +216,38 @@ class FileSystem(RuleBasedStateMachine):
             lambda m: m.truncate(m.at(path), size),
             lambda: self.volume.attributes.setattr(self._ino(path), Changes(size=size), ROOT),
         )
+
+    @rule(spot=SPOTS, offset=OFFSETS, size=SIZES, mode=st.sampled_from([0, KEEP_SIZE, ZERO_RANGE, PUNCH]))
+    def allocate(self, spot: int, offset: int, size: int, mode: int) -> None:
+        path = self._pick(spot, "file")
+        if path is None:
+            return
+
+        def on_model(m: Model) -> None:
+            node = m.at(path)
+            end = offset + size if mode in (0, ZERO_RANGE) else len(node.content)
+            m.truncate(node, max(len(node.content), end))
+            if mode in (ZERO_RANGE, PUNCH):
+                hole = bytes(max(0, min(size, len(node.content) - offset)))
+                node.content = node.content[:offset] + hole + node.content[offset + len(hole) :]
+
+        self._both(on_model, lambda: self.volume.ranges.allocate(self._ino(path), mode, offset, size))
+
+    @rule(spot=SPOTS, other=SPOTS, offset=OFFSETS, to=OFFSETS, size=SIZES)
+    @precondition(lambda self: self.handles)
+    def copy(self, spot: int, other: int, offset: int, to: int, size: int) -> None:
+        (source, from_node), (target, to_node) = (self.handles[i % len(self.handles)] for i in (spot, other))
+        if from_node is to_node and abs(offset - to) < size:
+            return  # the kernel refuses it
+        data = from_node.content[offset : offset + size]
+        try:
+            copied = self._call(lambda: self.volume.ranges.copy(source, offset, target, to, size))
+        except CrossesBuckets:
+            return
+        assert copied == len(data)
+        if data:
+            self.model.write(to_node, to, data)
+            self.history.append(self.model.freeze())
 
     @rule(spot=SPOTS, offset=OFFSETS, size=SIZES)
     @precondition(lambda self: self.handles)

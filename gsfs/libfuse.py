@@ -1,0 +1,254 @@
+"""libfuse's table of operations, as pyfuse3 has filled it. Owns finding it, and the handlers that pyfuse3 lacks.
+
+pyfuse3 keeps its session to itself, so the table is looked for in its memory: a pointer to a session of our mount
+point, whose libfuse descriptor is /dev/fuse, and in it a table whose handlers are pyfuse3's, slot for slot. Only when
+all of that holds is anything changed; otherwise the kernel goes without the further requests, and the caller is told.
+
+Structures and slots: fuse_lowlevel.h and fuse_common.h of libfuse 3, whose binary interface has kept them since 3.0
+(copy_file_range since 3.4, lseek since 3.8).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import errno
+import logging
+import os
+import struct
+import sys
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyfuse3
+
+from gsfs.errors import GsfsError
+
+log = logging.getLogger(__name__)
+
+WORD = 8
+LIBFUSE_OLDEST = 38
+"""3.8: the first that knows every slot used here, as ``fuse_version`` tells it."""
+SESSION_WORDS = 128
+"""How much of a session is searched for the table, which stands near its beginning."""
+DONT_MASK = 1 << 6
+"""FUSE_CAP_DONT_MASK: the umask is ours to apply, because a default ACL stands for it."""
+
+
+class Slot(enum.IntEnum):
+    """Places in ``struct fuse_lowlevel_ops``."""
+
+    INIT = 0
+    STATFS = 24
+    FALLOCATE = 40
+    COPY_FILE_RANGE = 42
+    LSEEK = 43
+
+
+SLOTS = 44
+FILLED = frozenset({*range(SLOTS)} - {1, 21, 31, 32, 33, 34, 37, 39, 40, 42, 43})
+"""The slots in which pyfuse3 has a handler: what tells the table from everything else."""
+
+_PTR, _INO, _OFF, _INT = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int64, ctypes.c_int
+SIGNATURES: dict[Slot, Any] = {
+    Slot.INIT: ctypes.CFUNCTYPE(None, _PTR, _PTR),
+    Slot.STATFS: ctypes.CFUNCTYPE(None, _PTR, _INO),
+    Slot.FALLOCATE: ctypes.CFUNCTYPE(None, _PTR, _INO, _INT, _OFF, _OFF, _PTR),
+    Slot.COPY_FILE_RANGE: ctypes.CFUNCTYPE(
+        None, _PTR, _INO, _OFF, _PTR, _INO, _OFF, _PTR, ctypes.c_size_t, _INT
+    ),
+    Slot.LSEEK: ctypes.CFUNCTYPE(None, _PTR, _INO, _OFF, _INT, _PTR),
+}
+
+PYFUSE3_INIT = ctypes.PYFUNCTYPE(None, _PTR, _PTR)
+"""pyfuse3's handlers take for granted that the interpreter's lock is held."""
+
+
+class _Connection(ctypes.Structure):
+    """The beginning of ``struct fuse_conn_info``."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_uint)
+        for name in ("major", "minor", "max_write", "max_read", "max_readahead", "capable", "want")
+    )
+
+
+class Statvfs(ctypes.Structure):
+    """``struct statvfs`` of glibc and musl on 64-bit machines."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail",
+            "f_fsid", "f_flag", "f_namemax", "_spare0", "_spare1", "_spare2",
+        )
+    )  # fmt: skip
+
+
+class _FileInfo(ctypes.Structure):
+    """The beginning of ``struct fuse_file_info``."""
+
+    _fields_ = (("flags", _INT), ("_bits", ctypes.c_uint32 * 3), ("fh", ctypes.c_uint64))
+
+
+class _Mapping(NamedTuple):
+    start: int
+    end: int
+    flags: str
+    path: str
+
+
+def handle_of(file_info: int) -> int:
+    """The number of the open file that a request is about."""
+    return int(_FileInfo.from_address(file_info).fh)
+
+
+class Table:
+    """The operations of one session. Replaced handlers live as long as this object."""
+
+    def __init__(self, address: int, library: ctypes.CDLL) -> None:
+        self._address = address
+        self._library = library
+        self._callbacks: list[Any] = []
+        library.fuse_reply_err.argtypes = (_PTR, _INT)
+        library.fuse_reply_write.argtypes = (_PTR, ctypes.c_size_t)
+        library.fuse_reply_lseek.argtypes = (_PTR, _OFF)
+        library.fuse_reply_statfs.argtypes = (_PTR, _PTR)
+
+    def handle(self, slot: Slot, handler: Callable[..., Callable[[int], None]]) -> None:
+        """Let ``handler`` answer: called with the request's arguments, it gives what sends the answer.
+
+        It runs to its end without suspending. An error of gsfs becomes its errno, everything else EIO.
+        """
+        name = slot.name.lower()
+
+        def answer(request: int, *args: Any) -> None:
+            try:
+                reply = handler(*args)
+            except GsfsError as error:
+                if error.errno == errno.EIO:
+                    log.error("%s: %s", name, error)
+                self._library.fuse_reply_err(request, error.errno)
+            except BaseException:
+                log.exception("%s%r failed", name, args)
+                self._library.fuse_reply_err(request, errno.EIO)
+            else:
+                reply(request)
+
+        self._replace(slot, SIGNATURES[slot](answer))
+
+    def want(self, capability: int) -> None:
+        """Ask the kernel for a capability that it may have, beside those that pyfuse3 asks for. Before serving."""
+        before = PYFUSE3_INIT(self._word(Slot.INIT).value or 0)
+
+        def init(user_data: int, connection: int) -> None:
+            before(user_data, connection)
+            info = _Connection.from_address(connection)
+            info.want |= info.capable & capability
+
+        self._replace(Slot.INIT, SIGNATURES[Slot.INIT](init))
+
+    def _replace(self, slot: Slot, callback: Any) -> None:
+        self._callbacks.append(callback)
+        self._word(slot).value = ctypes.cast(callback, ctypes.c_void_p).value
+
+    def _word(self, slot: Slot) -> ctypes.c_void_p:
+        return ctypes.c_void_p.from_address(self._address + slot * WORD)
+
+    # --- answers
+
+    def done(self) -> Callable[[int], None]:
+        return lambda request: self._library.fuse_reply_err(request, 0)
+
+    def written(self, count: int) -> Callable[[int], None]:
+        return lambda request: self._library.fuse_reply_write(request, count)
+
+    def position(self, offset: int) -> Callable[[int], None]:
+        return lambda request: self._library.fuse_reply_lseek(request, offset)
+
+    def space(self, status: Statvfs) -> Callable[[int], None]:
+        return lambda request: self._library.fuse_reply_statfs(request, ctypes.addressof(status))
+
+
+def find_table(mountpoint: str) -> Table | None:
+    """The table of the session that ``pyfuse3.init`` has just made for the mount point; None: not to be found."""
+    if struct.calcsize("P") != WORD or not sys.platform.startswith("linux"):
+        return None
+    try:
+        library = ctypes.CDLL("libfuse3.so.3")
+        known = library.fuse_version() >= LIBFUSE_OLDEST
+    except (OSError, AttributeError):
+        return None
+    if not known:
+        return None
+    mappings = list(_mappings())
+    library.fuse_session_fd.argtypes = (_PTR,)
+    for session in _pointers_to(os.fsencode(os.path.abspath(mountpoint)), mappings):
+        if _is_fuse(library.fuse_session_fd(session)):
+            address = _table_in(session, mappings)
+            if address is not None:
+                return Table(address, library)
+    return None
+
+
+def _mappings() -> Iterator[_Mapping]:
+    """What this process has in its memory (proc(5), /proc/pid/maps)."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, flags, _offset, _device, _inode, *path = line.split(maxsplit=5)
+        start, end = (int(edge, 16) for edge in span.split("-"))
+        yield _Mapping(start, end, flags, path[0] if path else "")
+
+
+def _own(mappings: list[_Mapping]) -> Iterator[_Mapping]:
+    """pyfuse3's library: its code, its data, and the zeroed data that has no file behind it."""
+    end = 0
+    for mapping in mappings:
+        if mapping.path == pyfuse3.__file__ or (not mapping.path and mapping.start == end):
+            end = mapping.end
+            yield mapping
+
+
+def _words(start: int, end: int) -> tuple[int, ...]:
+    return struct.unpack(f"{(end - start) // WORD}Q", ctypes.string_at(start, end - start))
+
+
+def _pointers_to(mountpoint: bytes, mappings: list[_Mapping]) -> Iterator[int]:
+    """Pointers in pyfuse3's data to something whose first member points to the mount point's name: a session's."""
+    writable = [m for m in mappings if m.flags.startswith("rw")]
+    starts = [m.start for m in writable]
+    name = mountpoint + b"\0"
+
+    def is_readable(address: int, size: int) -> bool:
+        at = bisect_right(starts, address) - 1
+        return at >= 0 and address + size <= writable[at].end
+
+    for mapping in _own(mappings):
+        if not mapping.flags.startswith("rw"):
+            continue
+        for word in _words(mapping.start, mapping.end):
+            if word % WORD or not is_readable(word, SESSION_WORDS * WORD):
+                continue
+            (first,) = _words(word, word + WORD)
+            if is_readable(first, len(name)) and ctypes.string_at(first, len(name)) == name:
+                yield word
+
+
+def _is_fuse(fd: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}") == "/dev/fuse"
+    except OSError:
+        return False
+
+
+def _table_in(session: int, mappings: list[_Mapping]) -> int | None:
+    """Where in the session the handlers are pyfuse3's in every slot that it fills, and no other slot has one."""
+    code = [m for m in _own(mappings) if "x" in m.flags]
+    words = _words(session, session + SESSION_WORDS * WORD)
+    filled = [any(m.start <= word < m.end for m in code) for word in words]
+    for first in range(SESSION_WORDS - SLOTS):
+        table = range(first, first + SLOTS)
+        if all(filled[i] if i - first in FILLED else not words[i] for i in table):
+            return session + first * WORD
+    return None

@@ -1,0 +1,68 @@
+"""Finding libfuse's table of operations: only what is exactly pyfuse3's is ever changed, and mounts live without it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+import pytest
+
+from gsfs import libfuse
+from tests.mount.conftest import MakeMount
+
+NOT_FOUND = "from gsfs import libfuse\nlibfuse.find_table = lambda mountpoint: None\n"
+"""A module that Python imports by itself when it starts."""
+
+
+@pytest.fixture
+def session() -> tuple[ctypes.Array[ctypes.c_uint64], list[libfuse._Mapping]]:
+    """Memory that looks like a session, with the table at word 5; handlers are addresses in pyfuse3's code."""
+    mappings = list(libfuse._mappings())
+    code = next(m for m in libfuse._own(mappings) if "x" in m.flags)
+    words = (ctypes.c_uint64 * libfuse.SESSION_WORDS)()
+    for slot in libfuse.FILLED:
+        words[5 + slot] = code.start + 16 * slot
+    return words, mappings
+
+
+def test_the_table_is_where_every_slot_is_as_pyfuse3_fills_it(
+    session: tuple[ctypes.Array[ctypes.c_uint64], list[libfuse._Mapping]],
+) -> None:
+    words, mappings = session
+    address = ctypes.addressof(words)
+    assert libfuse._table_in(address, mappings) == address + 5 * libfuse.WORD
+
+
+@pytest.mark.parametrize("slot", [libfuse.Slot.FALLOCATE, libfuse.Slot.STATFS])
+def test_one_slot_that_differs_and_nothing_is_changed(
+    session: tuple[ctypes.Array[ctypes.c_uint64], list[libfuse._Mapping]], slot: libfuse.Slot
+) -> None:
+    """A newer pyfuse3 with a handler of its own there, or another structure altogether."""
+    words, mappings = session
+    words[5 + slot] = 0 if words[5 + slot] else words[5]
+    assert libfuse._table_in(ctypes.addressof(words), mappings) is None
+
+
+def test_there_is_no_table_without_a_session(tmp_path: Path) -> None:
+    assert libfuse.find_table(str(tmp_path)) is None
+
+
+def test_a_mount_without_the_table_says_so_and_works(make_mount: MakeMount, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NOT_FOUND)
+    mount = make_mount(environment={"PYTHONPATH": str(tmp_path)})
+    assert "libfuse's table of operations is not where it is expected" in mount.log.read_text()
+    with open(mount.bucket / "f", "w+b", buffering=0) as file:
+        file.write(b"x" * 5000)
+        os.posix_fallocate(file.fileno(), 0, 9000)
+        assert os.lseek(file.fileno(), 0, os.SEEK_HOLE) == 9000
+        with open(mount.bucket / "g", "wb") as other:
+            assert os.copy_file_range(file.fileno(), other.fileno(), 9000, 0) == 9000
+    assert (mount.bucket / "g").read_bytes() == b"x" * 5000 + bytes(4000)
+    assert os.statvfs(mount.bucket).f_namemax == 255
+    old = os.umask(0o027)
+    try:
+        (mount.bucket / "h").touch()
+    finally:
+        os.umask(old)
+    assert (mount.bucket / "h").stat().st_mode & 0o777 == 0o640
