@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 SAFE_RATIO = math.e / (math.e - 1)
@@ -55,7 +56,7 @@ def loss_at_worst(miss_usd: float, hold_usd: float) -> float:
     """
     just_after = miss_usd + hold_usd - SAFE_RATIO * hold_usd
     never = hold_usd - (SAFE_RATIO - 1) * miss_usd
-    return max(just_after, never)
+    return just_after if just_after > never else never
 
 
 @dataclass(slots=True)
@@ -69,6 +70,8 @@ class Slot:
     lapse_usd: float = 0.0
     """What they will have cost above the safe ratio if they lapse."""
     usd_per_s: float = 0.0
+    reserved_usd: float = 0.0
+    """Its part of the account's reserve, as of when it was last reckoned; derived, never stored."""
 
     def reserve_usd(self, left_s: float) -> float:
         """The most they can still lose with ``left_s`` until they lapse.
@@ -78,7 +81,8 @@ class Slot:
         sigma. (Both bounds hold for the sums because they hold for each interval.)
         """
         later = self.lapse_usd + SAFE_RATIO * left_s * self.usd_per_s
-        return max(0.0, min(later, self.worst_usd))
+        most = later if later < self.worst_usd else self.worst_usd
+        return most if most > 0.0 else 0.0
 
 
 @dataclass(slots=True)
@@ -95,13 +99,21 @@ class CreditAccount:
     loss_usd: float = 0.0
     """Ended admitted intervals: cost above SAFE_RATIO times their optimum; negative is a gain."""
     reserved_usd: float = 0.0
-    """Open admitted intervals: the sum of ``Slot.reserve_usd``, as of the beginning of the current slot."""
+    """Open admitted intervals: the sum of ``Slot.reserved_usd``. A slot's reserve only shrinks as the clock passes, so
+    this is never less than what they can lose, and only a refusal has to know it exactly (``admits``)."""
+    reserved_slot: int = 0
+    """``slot`` as of when every slot's reserve was last reckoned."""
     draws: int = 0
     """How often the safe rule chose; the seed of its next draw."""
     slots: dict[int, Slot] = field(default_factory=dict)
 
     def admits(self, loss_usd: float) -> bool:
         """Whether one more interval that may lose ``loss_usd`` keeps the bound."""
+        if self.loss_usd + self.reserved_usd + loss_usd <= SPARE * self.funds_usd:
+            return True
+        if self.reserved_slot == self.slot:
+            return False
+        self.reserve_anew()
         return self.loss_usd + self.reserved_usd + loss_usd <= SPARE * self.funds_usd
 
     def towers(self, loss_usd: float) -> bool:
@@ -133,7 +145,11 @@ class CreditAccount:
 
         ``hold_usd`` is what its TTL costs, ``usd_per_s`` the price of holding, ``choice`` a ``Choice``.
         """
-        index = min(int(lapses_s / self.slot_s) + 1, self.slot + MAX_SLOTS)
+        index, earliest = int(lapses_s / self.slot_s) + 1, self.slot + 1
+        if index < earliest:
+            index = earliest
+        elif index >= earliest + MAX_SLOTS:
+            index = self.slot + MAX_SLOTS
         slot = self.slots.get(index)
         if slot is None:
             slot = self.slots[index] = Slot()
@@ -151,7 +167,7 @@ class CreditAccount:
             self.fetched(miss_usd)
             return
         wanted = gap_s * usd_per_s
-        optimum = min(wanted, miss_usd)
+        optimum = wanted if wanted < miss_usd else miss_usd
         spent = wanted if wanted <= hold_usd else hold_usd + miss_usd
         self.optimum_usd += optimum
         if choice != LEAN or wanted >= miss_usd:
@@ -166,24 +182,44 @@ class CreditAccount:
         self, index: int, slot: Slot, sign: float, miss_usd: float, hold_usd: float, usd_per_s: float
     ) -> None:
         """Put an admitted interval into its slot (sign 1) or take it out (-1)."""
-        left_s = (index - self.slot) * self.slot_s
-        before = slot.reserve_usd(left_s)
         slot.worst_usd += sign * loss_at_worst(miss_usd, hold_usd)
         slot.lapse_usd += sign * (hold_usd - (SAFE_RATIO - 1) * miss_usd)
         slot.usd_per_s += sign * usd_per_s
-        self.reserved_usd += slot.reserve_usd(left_s) - before
+        reserve = slot.reserve_usd((index - self.slot) * self.slot_s)
+        self.reserved_usd += reserve - slot.reserved_usd
+        slot.reserved_usd = reserve
 
     def advance(self, now_s: float) -> None:
-        """Settle the slots that the clock has passed (their intervals have lapsed); reserve anew for the others."""
-        self.slot = max(self.slot, int(now_s / self.slot_s))
-        for index in [i for i in self.slots if i <= self.slot]:
-            slot = self.slots.pop(index)
-            self.loss_usd += slot.lapse_usd
-            self.spent_usd += slot.spent_usd
-        self.reserved_usd = sum(s.reserve_usd((i - self.slot) * self.slot_s) for i, s in self.slots.items())
+        """Settle the slots that the clock has passed: their intervals have lapsed."""
+        before, now = self.slot, int(now_s / self.slot_s)
+        if now <= before:
+            return
+        self.slot = now
+        if now - before <= len(self.slots):
+            self.settle(range(before + 1, now + 1))
+        else:
+            self.settle([index for index in self.slots if index <= now])
+
+    def settle(self, indices: Iterable[int]) -> None:
+        """Close the books of these slots, as far as there are such."""
+        for index in indices:
+            slot = self.slots.pop(index, None)
+            if slot is not None:
+                self.loss_usd += slot.lapse_usd
+                self.spent_usd += slot.spent_usd
+                self.reserved_usd -= slot.reserved_usd
+
+    def reserve_anew(self) -> None:
+        """Reckon the reserve as of the beginning of the current slot."""
+        now, slot_s, total = self.slot, self.slot_s, 0.0
+        for index, slot in self.slots.items():
+            slot.reserved_usd = slot.reserve_usd((index - now) * slot_s)
+            total += slot.reserved_usd
+        self.reserved_usd, self.reserved_slot = total, now
 
     def to_state(self) -> dict[str, object]:
         """A JSON-ready value."""
+        self.reserve_anew()
         sums = (self.optimum_usd, self.funds_usd, self.spent_usd, self.loss_usd, self.reserved_usd)
         slots = {i: (s.spent_usd, s.worst_usd, s.lapse_usd, s.usd_per_s) for i, s in self.slots.items()}
         return {"slot_s": self.slot_s, "slot": self.slot, "sums": sums, "draws": self.draws, "slots": slots}

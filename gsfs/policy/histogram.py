@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
+from operator import mul
 
 BINS_PER_OCTAVE = 4
 BINS = 33 * BINS_PER_OCTAVE
@@ -41,7 +42,11 @@ PRIOR_SHARE, PRIOR_SHAPE = 0.7, 0.3
 """Before anything is known: P(gap <= x T_even) = 0.7 x**0.3 for x <= 1. Most re-reads come early; measured, not
 derived (docs/policies.md), and the bound does not depend on it."""
 
-BIN_END_SHAPED = tuple(end_s**PRIOR_SHAPE for end_s in BIN_END_S)
+BIN_BEGIN_SHAPED = (0.0, *(end_s**PRIOR_SHAPE for end_s in BIN_END_S[:-1]))
+BIN_WIDTH_SHAPED = tuple(end_s**PRIOR_SHAPE - x for end_s, x in zip(BIN_END_S, BIN_BEGIN_SHAPED, strict=True))
+"""Bins in the measure in which the prior is even."""
+
+LARGEST_UNIT = 2.0**100
 
 
 def bin_of(gap_s: float) -> int:
@@ -64,10 +69,6 @@ def context_of(gap_s: float, t_even_s: float) -> int:
     return 2 if share > 0.015625 else 1
 
 
-def _column_sums(rows: Iterable[list[float]]) -> list[float]:
-    return [sum(column) for column in zip(*rows, strict=True)]
-
-
 @dataclass(slots=True)
 class Survival:
     """What share of intervals is still open after each bin, and the smallest expected cost read off it."""
@@ -81,16 +82,16 @@ class Survival:
         The cost of TTL T (SkyStore, section on expected cost, divided by sigma), up to a constant:
         sum over gaps g <= T of p(g) g  +  sum over T < g <= T_even of p(g) (T + T_even)  +  P(g > T_even) T.
         """
-        beyond = self.after[-1]
-        best_s, least = 0.0, (1.0 - beyond) * t_even_s
+        beyond_s = self.after[-1] * t_even_s
+        best_s, least = 0.0, t_even_s
         held, before = 0.0, 1.0
         for now, mid_s, ttl_s in zip(self.after, BIN_MID_S, BIN_END_S, strict=False):
             held += (before - now) * mid_s
-            cost = held + now * ttl_s + (now - beyond) * t_even_s
+            cost = held + now * (ttl_s + t_even_s)
             if cost < least:
                 best_s, least = ttl_s, cost
             before = now
-        return min(best_s, t_even_s), least
+        return min(best_s, t_even_s), least - beyond_s
 
     def expected_s(self, ttl_s: float, t_even_s: float) -> float:
         """Expected cost of any TTL up to T_even, in seconds of storage, by the same formula."""
@@ -104,6 +105,47 @@ class Survival:
 
 
 @dataclass(slots=True)
+class Evidence:
+    """The masses of a histogram at one moment, prepared for survival estimates context by context, as they are asked."""
+
+    gaps: list[list[float]]
+    ends: list[list[float]]
+    """Like ``gaps``, with open intervals in the last bin that they have outlived, and one more bin: what has lapsed."""
+    blend: float
+    """BLEND intervals, in the unit of the masses."""
+    blended: dict[int, tuple[list[float], list[float]]] = field(default_factory=dict)
+    """By context, two numbers for each bin. First the share of intervals that outlive it, were it not for the prior;
+    then the weight of the prior, times the bin's width in its measure."""
+    wide: tuple[list[float], list[float]] | None = None
+    """Over all contexts, for each bin: the mass that ends in it, and the weight of the prior, per BLEND of mass."""
+
+    def of(self, context: int) -> tuple[list[float], list[float]]:
+        found = self.blended.get(context)
+        if found is None:
+            found = self.blended[context] = self._blend(context)
+        return found
+
+    def _blend(self, context: int) -> tuple[list[float], list[float]]:
+        if self.wide is None:
+            self.wide = self._blend_contexts()
+        shares = [1.0 / (mass + self.blend) for mass in _at_risk(self.ends[context])]
+        own = zip(shares, self.gaps[context], self.wide[0], strict=True)
+        prior = zip(shares, self.wide[1], BIN_WIDTH_SHAPED, strict=True)
+        return [1.0 - share * (gaps + wide) for share, gaps, wide in own], [s * w * x for s, w, x in prior]
+
+    def _blend_contexts(self) -> tuple[list[float], list[float]]:
+        gaps = map(sum, zip(*self.gaps, strict=True))
+        risk = _at_risk(map(sum, zip(*self.ends, strict=True)))
+        shares = [self.blend / (mass + self.blend) for mass in risk]
+        return list(map(mul, shares, gaps)), [share * self.blend for share in shares]
+
+
+def _at_risk(ends: Iterable[float]) -> list[float]:
+    """For each bin, the mass of intervals known to have lasted to its beginning."""
+    return list(accumulate(reversed(list(ends))))[:0:-1]
+
+
+@dataclass(slots=True)
 class GapHistogram:
     """Masses of closed and open intervals between reads of one object in one region. Times are seconds."""
 
@@ -111,19 +153,27 @@ class GapHistogram:
     """Width of a cohort slot: the region's reference T_even / SLOTS_PER_T_EVEN."""
     slot: int = 0
     """The current slot: floor(clock / slot_s) as of the last ``advance``."""
+    unit: float = 1.0
+    """What one interval adds to ``gaps`` and ``lapsed`` now. That the past halves is had by new evidence that doubles:
+    no bin has to be touched when a slot passes."""
     gaps: list[list[float]] = field(default_factory=lambda: [[0.0] * BINS for _ in range(CONTEXTS)])
-    """Mass of intervals that ended in a read, by context and bin."""
+    """Mass of intervals that ended in a read, by context and bin; in ``unit``."""
     lapsed: list[float] = field(default_factory=lambda: [0.0] * CONTEXTS)
-    """Mass of intervals that outlived the horizon without a read."""
+    """Mass of intervals that outlived the horizon without a read; in ``unit``."""
     cohorts: list[dict[int, float]] = field(default_factory=lambda: [{} for _ in range(CONTEXTS)])
-    """Mass of open intervals by the slot in which they began."""
-    tables: list[tuple[list[float], list[float]]] = field(default_factory=list)
-    """Gaps and masses at risk, by context and (last) over all; derived, never stored."""
+    """Mass of open intervals by the slot in which they began, oldest first; a plain count."""
+    known: Evidence | None = None
+    """What TTLs are computed from, until it is ``outdated``; derived, never stored."""
     learned: int = 0
     """Intervals opened so far."""
-    tables_learned: int = 0
-    tables_slot: int = 0
-    """``learned`` and ``slot`` as of when the tables were derived."""
+    known_learned: int = 0
+    known_slot: int = 0
+    """``learned`` and ``slot`` as of when the evidence was found outdated."""
+    age_bins: tuple[int, ...] = field(init=False)
+    """The bin of an age in slots, up to the horizon."""
+
+    def __post_init__(self) -> None:
+        self.age_bins = tuple(bin_of(age * self.slot_s) for age in range(HORIZON_SLOTS + 1))
 
     def opened(self, context: int) -> int:
         """A read began an interval. Returns its cohort: the current slot."""
@@ -142,15 +192,15 @@ class GapHistogram:
             cohort[slot] = mass - 1.0
         else:
             del cohort[slot]
-        self.gaps[context][bin_of(gap_s)] += 1.0
+        self.gaps[context][bin_of(gap_s)] += self.unit
 
     def outdated(self) -> bool:
-        """Whether so much was learned, or so much time passed, since the tables that TTLs are worth computing anew."""
-        more = self.learned - self.tables_learned
-        if more * LEARN_SHARE < self.learned and self.slot - self.tables_slot < LEARN_SLOTS:
+        """Whether so much was learned, or so much time passed, since the evidence that TTLs are worth computing anew."""
+        more = self.learned - self.known_learned
+        if more * LEARN_SHARE < self.learned and self.slot - self.known_slot < LEARN_SLOTS:
             return False
-        self.tables.clear()
-        self.tables_learned, self.tables_slot = self.learned, self.slot
+        self.known = None
+        self.known_learned, self.known_slot = self.learned, self.slot
         return True
 
     def advance(self, now_s: float) -> bool:
@@ -160,51 +210,54 @@ class GapHistogram:
         if passed <= 0:
             return False
         self.slot = slot
-        decay = DECAY_PER_SLOT ** min(passed, 100 * SLOTS_PER_T_EVEN)
+        self.unit /= DECAY_PER_SLOT ** min(passed, 100 * SLOTS_PER_T_EVEN)
         oldest = slot - HORIZON_SLOTS
-        for context in range(CONTEXTS):
-            self.gaps[context] = [mass * decay for mass in self.gaps[context]]
-            cohort = self.cohorts[context]
-            gone = [s for s in cohort if s < oldest]
-            self.lapsed[context] = self.lapsed[context] * decay + sum(cohort.pop(s) for s in gone)
+        for context, cohort in enumerate(self.cohorts):
+            while cohort and (began := next(iter(cohort))) < oldest:
+                self.lapsed[context] += cohort.pop(began) * self.unit
+        if self.unit > LARGEST_UNIT:
+            self._measure_anew()
         return True
+
+    def _measure_anew(self) -> None:
+        """Make the unit 1 again, long before masses become infinite."""
+        self.gaps = [[mass / self.unit for mass in row] for row in self.gaps]
+        self.lapsed = [mass / self.unit for mass in self.lapsed]
+        self.unit = 1.0
 
     def evidence(self) -> float:
         """Mass of intervals whose end is known."""
-        return sum(self.lapsed) + sum(map(sum, self.gaps))
+        return (sum(self.lapsed) + sum(map(sum, self.gaps))) / self.unit
 
     def survival(self, context: int, t_even_s: float) -> Survival:
-        """The blended Kaplan-Meier estimate for one context, up to the bin that holds T_even."""
-        if not self.tables:
-            self.tables = [(self.gaps[c], self._at_risk(c)) for c in range(CONTEXTS)]
-            self.tables.append(
-                (_column_sums(g for g, _ in self.tables), _column_sums(r for _, r in self.tables))
-            )
-        own_gaps, own_risk = self.tables[context]
-        wide_gaps, wide_risk = self.tables[CONTEXTS]
-        left, after, prior_left = 1.0, [], 1.0
-        scale = PRIOR_SHARE / t_even_s**PRIOR_SHAPE
-        for i in range(bin_of(t_even_s) + 1):
-            prior_after = 1.0 - scale * BIN_END_SHAPED[i]
-            prior = 1.0 - prior_after / prior_left
-            prior_left = prior_after
-            wide = (wide_gaps[i] + BLEND * prior) / (wide_risk[i] + BLEND)
-            left *= 1.0 - (own_gaps[i] + BLEND * wide) / (own_risk[i] + BLEND)
-            after.append(left)
-        return Survival(after)
+        """The blended Kaplan-Meier estimate for one context, up to the bin that holds T_even.
 
-    def _at_risk(self, context: int) -> list[float]:
-        """For each bin, the mass of intervals known to have lasted to its beginning."""
-        ends = list(self.gaps[context])
-        for slot, mass in self.cohorts[context].items():
-            age_bin = bin_of((self.slot - slot) * self.slot_s)
-            if age_bin:
-                ends[age_bin - 1] += mass
-        ends.append(self.lapsed[context])
-        return list(accumulate(reversed(ends)))[:0:-1]
+        The prior says 1 - x of an interval at the beginning of a bin, and 1 - y at its end, so of those that began it
+        (y - x) / (1 - x) end in it; here with numerator and denominator over PRIOR_SHARE / T_even^PRIOR_SHAPE.
+        """
+        if self.known is None:
+            self.known = self._evidence()
+        lasting, pulled = self.known.of(context)
+        whole, bins = t_even_s**PRIOR_SHAPE / PRIOR_SHARE, bin_of(t_even_s) + 1
+        columns = zip(lasting[:bins], pulled, BIN_BEGIN_SHAPED, strict=False)
+        return Survival(
+            list(accumulate([last - pull / (whole - begin) for last, pull, begin in columns], mul))
+        )
+
+    def _evidence(self) -> Evidence:
+        """A copy: what is learned from now on is in none of the numbers, or a bin could lose more than was at risk."""
+        gaps = [list(row) for row in self.gaps]
+        ends = [[*row, mass] for row, mass in zip(gaps, self.lapsed, strict=True)]
+        for row, cohort in zip(ends, self.cohorts, strict=True):
+            for slot, mass in cohort.items():
+                age_bin = self.age_bins[self.slot - slot]
+                if age_bin:
+                    row[age_bin - 1] += mass * self.unit
+        return Evidence(gaps, ends, BLEND * self.unit)
 
     def to_state(self) -> dict[str, object]:
         """A JSON-ready value; empty bins are left out."""
+        self._measure_anew()
         return {
             "slot_s": self.slot_s,
             "slot": self.slot,

@@ -20,7 +20,7 @@ ENOUGH = 100.0
 def least_cost_ttl_s(histogram: GapHistogram, t_even_s: float) -> float:
     """The TTL in [0, T_even] of least expected cost by the paper's formula."""
     gaps = histogram.gaps[FIRST_READ]
-    last_reads = histogram.lapsed[FIRST_READ] + sum(histogram.cohorts[FIRST_READ].values())
+    last_reads = histogram.lapsed[FIRST_READ] + sum(histogram.cohorts[FIRST_READ].values()) * histogram.unit
     later = sum(gaps)
     best_s, least, held = 0.0, later * t_even_s, 0.0
     for i in range(min(BINS, bin_of(t_even_s) + 1)):

@@ -130,7 +130,9 @@ def _restore_histogram(into: GapHistogram, state: dict[str, object]) -> None:
         raise ValueError("another number of contexts")
     into.slot, into.learned = int(str(state["slot"])), int(str(state["learned"]))
     into.lapsed = [float(mass) for mass in lapsed]
-    into.cohorts = [{int(slot): float(mass) for slot, mass in row.items()} for row in cohorts]
+    into.cohorts = [{int(slot): float(row[slot]) for slot in sorted(row, key=int)} for row in cohorts]
+    if any(not 0 <= into.slot - slot <= HORIZON_SLOTS for row in into.cohorts for slot in row):
+        raise ValueError("an open interval of another time")
     for target, row in zip(into.gaps, rows, strict=True):
         for index, mass in row.items():
             target[int(index)] = float(mass)
@@ -143,6 +145,8 @@ def _restore_account(into: CreditAccount, state: dict[str, object]) -> None:
     into.slot, into.draws = int(str(state["slot"])), int(str(state["draws"]))
     into.optimum_usd, into.funds_usd, into.spent_usd, into.loss_usd, into.reserved_usd = map(float, sums)
     into.slots = {int(i): Slot(*(float(value) for value in row)) for i, row in slots.items()}
+    into.reserve_anew()
+    into.settle([index for index in into.slots if index <= into.slot])
 
 
 class TtlRule(Protocol):

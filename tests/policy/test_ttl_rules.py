@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from gsfs.errors import DatabaseCorrupt
 from gsfs.policy.credit import SAFE_RATIO, SPARE, CreditAccount, loss_at_worst
-from gsfs.policy.histogram import BINS, CONTEXTS, FIRST_READ, HORIZON_SLOTS, GapHistogram, bin_of, context_of
+from gsfs.policy.histogram import (
+    BINS,
+    CONTEXTS,
+    FIRST_READ,
+    HORIZON_SLOTS,
+    LARGEST_UNIT,
+    SLOTS_PER_T_EVEN,
+    GapHistogram,
+    bin_of,
+    context_of,
+)
 from gsfs.policy.prices import FOREVER_S
 from gsfs.policy.skystore import SkyStoreTtl
 from gsfs.policy.ttl import (
@@ -128,7 +138,9 @@ def test_what_the_histogram_chose_never_loses_more_than_the_spare(
         ttl_s = AdaptiveTtl().after_read(memory, trail, now, size, size / T_EVEN_S)
         assert 0 <= ttl_s <= T_EVEN_S
         account = memory.account
-        assert account.loss_usd + max(0.0, account.reserved_usd) <= SPARE * account.optimum_usd + 1e-6
+        reserve = sum(s.reserve_usd((i - account.slot) * account.slot_s) for i, s in account.slots.items())
+        assert reserve <= account.reserved_usd + 1e-6
+        assert account.loss_usd + reserve <= SPARE * account.optimum_usd + 1e-6
     memory.advance(100 * T_EVEN_S)
     assert not memory.account.slots
     assert memory.account.loss_usd <= SPARE * memory.account.optimum_usd + 1e-6
@@ -337,6 +349,67 @@ def test_open_intervals_count_neither_as_re_reads_nor_as_last_reads() -> None:
     before = histogram.survival(FIRST_READ, 3200.0).after[-1]
     for _ in range(200):
         histogram.opened(FIRST_READ)
-    histogram.tables.clear()
+    histogram.known = None
     assert histogram.survival(FIRST_READ, 3200.0).after[-1] == pytest.approx(before, rel=0.01)
     assert math.isfinite(before)
+
+
+def test_what_is_learned_after_the_evidence_was_gathered_is_in_none_of_its_numbers() -> None:
+    """A bin of which more had ended than was ever at risk gave survival below zero until the next slot."""
+    histogram = GapHistogram(100.0)
+    for _ in range(200):
+        histogram.opened(FIRST_READ)
+    before = histogram.survival(FIRST_READ, 3200.0).after
+    for _ in range(200):
+        histogram.closed(FIRST_READ, 0, 50.0)
+    assert histogram.survival(FIRST_READ, 3200.0).after == before
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.0, 400.0), st.floats(0.0, 5000.0)), max_size=40), st.floats(1.0, 3000.0)
+)
+def test_evidence_halves_every_four_t_even_however_the_clock_passes(
+    reads: list[tuple[float, float]], last_s: float
+) -> None:
+    """The unit grows instead of the bins shrinking: the masses are those of the plain rule."""
+    histogram, expected, now = GapHistogram(1.0), [0.0] * BINS, 0.0
+    for pause_s, gap_s in [*reads, (last_s, 1.0)]:
+        now += pause_s
+        slot = histogram.slot
+        histogram.advance(now)
+        expected = [mass * 0.5 ** ((histogram.slot - slot) / (4 * SLOTS_PER_T_EVEN)) for mass in expected]
+        histogram.closed(1, histogram.opened(1), gap_s)
+        expected[bin_of(gap_s)] += 1.0
+    assert [mass / histogram.unit for mass in histogram.gaps[1]] == pytest.approx(expected)
+    assert histogram.evidence() == pytest.approx(sum(expected))
+    histogram.to_state()
+    assert histogram.gaps[1] == pytest.approx(expected)
+
+
+def test_units_of_evidence_do_not_overflow_in_a_century() -> None:
+    histogram = GapHistogram(1.0)
+    for slot in range(0, 1_000_000, 50):
+        histogram.advance(float(slot))
+        histogram.closed(FIRST_READ, histogram.opened(FIRST_READ), 7.0)
+    assert histogram.unit <= LARGEST_UNIT
+    assert histogram.evidence() == pytest.approx(1 / (1 - 0.5 ** (50 / (4 * SLOTS_PER_T_EVEN))), rel=1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(objects, st.integers(0, 40))
+def test_a_reserve_reckoned_late_admits_what_one_reckoned_in_every_slot_does(
+    things: list[tuple[float, float, list[float]]], seed: int
+) -> None:
+    late, punctual = RegionMemory(T_EVEN_S), RegionMemory(T_EVEN_S)
+    late.account.draws = punctual.account.draws = seed
+    trails: dict[int, tuple[Trail, Trail]] = {}
+    for now, key, size in reads_of(things):
+        pair = trails.setdefault(key, (Trail(), Trail()))
+        punctual.advance(now)
+        punctual.account.reserve_anew()
+        told = [
+            AdaptiveTtl().after_read(memory, trail, now, size, size / T_EVEN_S)
+            for memory, trail in zip((late, punctual), pair, strict=True)
+        ]
+        assert told[0] == told[1]
+        assert late.account.reserved_usd >= punctual.account.reserved_usd * (1 - 1e-9) - 1e-9
