@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from decimal import Decimal
 from typing import Any
 
 from gsfs import __version__
@@ -198,20 +199,29 @@ def status(volume: Volume, mountpoint: str) -> Answer:
 
 def show_bucket(volume: Volume, name: str) -> Answer:
     """A bucket's settings and usage, and what it has cost this month."""
-    return _with_spent(volume, find_bucket(volume.store, name), name)
+    return _with_spent(find_bucket(volume.store, name), name, _spent(volume))
 
 
 def _buckets(volume: Volume) -> list[Answer]:
     names = bucket_names(volume.store)
-    rows = [_with_spent(volume, b, names.get(b.ino, "?")) for b in volume.store.buckets.all()]
+    spent = _spent(volume)
+    rows = [_with_spent(b, names.get(b.ino, "?"), spent) for b in volume.store.buckets.all()]
     return sorted(rows, key=lambda row: str(row["name"]))
 
 
-def _with_spent(volume: Volume, bucket: Bucket, name: str) -> Answer:
-    """USD since the month began, None without prices; and what may be spent, None without a budget."""
+def _spent(volume: Volume) -> dict[str, Decimal] | None:
+    """What each bucket has cost since the month began, up to now; None without prices."""
+    if volume.steward.prices is None:
+        return None
+    volume.accounts.bring_up_to_date()
+    return volume.steward.spent_usd()
+
+
+def _with_spent(bucket: Bucket, name: str, spent: dict[str, Decimal] | None) -> Answer:
+    """With USD since the month began, None without prices; and what may be spent, None without a budget."""
     row = describe_bucket(bucket, name)
-    spent = None if volume.steward.prices is None else str(volume.steward.spent_usd(bucket))
-    return {**row, "spent_usd_this_month": spent, "budget_usd_per_month": row["policy"].get("budget")}
+    usd = None if spent is None else f"{spent.get(str(bucket.ino), Decimal(0)):f}"
+    return {**row, "spent_usd_this_month": usd, "budget_usd_per_month": row["policy"].get("budget")}
 
 
 def _replication(volume: Volume) -> Answer:

@@ -98,7 +98,7 @@ async def trace_stop(volume: Volume, _arguments: dict[str, Any], _tell: Tell) ->
 
 async def location_survey(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
     """What leaving a location would move, and cost."""
-    return leaving.survey(volume, arguments["name"], arguments.get("to")).to_json()
+    return (await leaving.survey(volume, arguments["name"], arguments.get("to"))).to_json()
 
 
 async def location_leave(volume: Volume, arguments: dict[str, Any], tell: Tell) -> Any:

@@ -1,7 +1,7 @@
 """Leaving a location for good, while the file system is in use. Owns the walk; moves nothing itself.
 
 Each object is copied elsewhere, verified, and only then let go of here. Broken off at any point, it goes on
-from there: what has been moved has no replica here any more.
+from there: what has been copied is elsewhere already.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import trio.lowlevel
+
+from gsfs.copying import make_copies, planned
 from gsfs.errors import Incomplete, InvalidArgument, NotFoundError
-from gsfs.model import GIB, LocationId, ObjectId, ReplicaState
+from gsfs.model import LocationId, ObjectId, ReplicaState
 from gsfs.namespace.locations import ACTIVE, DRAINING
 from gsfs.namespace.objects import PhysicalObject
 from gsfs.namespace.replicas import READABLE, Event
+from gsfs.policy.expiry import early_delete_usd
 from gsfs.policy.ledger import to_decimal
+from gsfs.policy.plan import copy_usd
 from gsfs.transfer.replication import Wanted
 from gsfs.volume import Volume
 
-BATCH = 200
+PAGE = 500
 Tell = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -31,49 +36,65 @@ class Evacuation:
 
     leaving: LocationId
     to: LocationId
-    copies: tuple[PhysicalObject, ...]
-    """Objects that no other location has."""
+    copies: tuple[tuple[PhysicalObject, LocationId], ...]
+    """Objects that too few other locations have, and where they go."""
     drops: tuple[ObjectId, ...]
-    """Objects that another location has already."""
+    """Objects that other locations have already."""
     usd: str | None
-    """Egress and requests of the copies; None where the mount has no prices."""
+    """Egress and requests of the copies, and the rest of a minimum age here; None where the mount has no region."""
 
     @property
     def bytes(self) -> int:
-        return sum(object_.size for object_ in self.copies)
+        return sum(object_.size for object_, _ in self.copies)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "location": self.leaving,
             "to": self.to,
-            "objects_to_copy": len(self.copies),
+            "objects_to_copy": len({object_.id for object_, _ in self.copies}),
             "bytes_to_copy": self.bytes,
             "objects_elsewhere": len(self.drops),
             "once_usd": self.usd,
         }
 
 
-def survey(volume: Volume, leaving: str, to: str | None) -> Evacuation:
+async def survey(volume: Volume, leaving: str, to: str | None) -> Evacuation:
     """What would have to move. Raises NotFoundError, InvalidArgument."""
     here = _known(volume, leaving)
     target = _known(volume, to) if to else _best(volume, here)
     if target == here:
         raise InvalidArgument(f"{leaving}: cannot be left for itself")
-    copies: list[PhysicalObject] = []
-    drops: list[PhysicalObject] = []
-    for replica in volume.store.objects.at(here):
+    copies: list[tuple[PhysicalObject, LocationId]] = []
+    drops: list[ObjectId] = []
+    total = Fraction(0)
+    for number, replica in enumerate(volume.store.objects.at(here)):
+        if not number % PAGE:
+            await trio.lowlevel.checkpoint()
         object_ = volume.store.objects.get(replica.object)
         if object_ is None or replica.state is ReplicaState.TOMBSTONE:
             continue
-        (drops if _elsewhere(volume, object_.id, here) else copies).append(object_)
-    prices = volume.steward.prices
-    usd = None
-    if prices is not None:
-        size = Fraction(sum(o.size for o in copies), GIB)
-        total = size * Fraction(prices.egress_usd_per_gib(here, target))
-        total += len(copies) * (Fraction(prices.get_usd(here)) + Fraction(prices.put_usd(target)))
-        usd = f"{to_decimal(total):f}"
-    return Evacuation(here, target, tuple(copies), tuple(o.id for o in drops), usd)
+        targets = _targets(volume, object_, here, target)
+        copies += [(object_, to) for to in targets]
+        if not targets:
+            drops.append(object_.id)
+        total += _price(volume, object_, here, targets)
+    usd = f"{to_decimal(total):f}" if volume.steward.prices is not None and volume.steward.region else None
+    return Evacuation(here, target, tuple(copies), tuple(drops), usd)
+
+
+def _price(volume: Volume, object_: PhysicalObject, here: LocationId, targets: list[LocationId]) -> Fraction:
+    """What moving one object costs, as the ledger will have it; no targets: it is only let go of."""
+    steward, total = volume.steward, Fraction(0)
+    if steward.prices is None:
+        return total
+    item = planned(volume, object_)
+    there = {fact.region for fact in item.replicas}  # a temporary replica becomes permanent for nothing
+    for number, target in enumerate(to for to in targets if to not in there):
+        total += copy_usd(item, target, steward.prices, steward.region, fetches=not number)
+    for fact in item.replicas:
+        if fact.region == here:
+            total += early_delete_usd(fact, object_.size, steward.clock(), steward.prices)
+    return total
 
 
 def _known(volume: Volume, name: str) -> LocationId:
@@ -91,28 +112,42 @@ def _best(volume: Volume, leaving: LocationId) -> LocationId:
     return LocationId(others[0])
 
 
-def _elsewhere(volume: Volume, object_: ObjectId, here: LocationId) -> bool:
-    """Whether another location has the object for good."""
-    return any(
-        r.location != here and r.state in READABLE and r.location in volume.locations and r.expires_ns is None
+def _targets(
+    volume: Volume, object_: PhysicalObject, here: LocationId, first: LocationId
+) -> list[LocationId]:
+    """Where the object has to go so that as many locations have it as its bucket promises."""
+    there = _elsewhere(volume, object_.id, here)
+    bucket = volume.store.buckets.get(object_.bucket)
+    missing = (bucket.copies if bucket is not None else 1) - len(there)
+    draining = volume.store.locations.draining()
+    others = [id_ for id_ in map(LocationId, volume.steward.order) if id_ != first and id_ not in draining]
+    free = [id_ for id_ in (first, *others) if id_ != here and id_ not in there]
+    return free[: max(0, missing)]
+
+
+def _elsewhere(volume: Volume, object_: ObjectId, here: LocationId) -> set[LocationId]:
+    """Other locations that have the object for good."""
+    draining = volume.store.locations.draining()
+    return {
+        r.location
         for r in volume.store.objects.replicas(object_)
-    )
+        if r.location != here and r.state in READABLE and r.expires_ns is None
+        and r.location in volume.locations and r.location not in draining
+    }  # fmt: skip
 
 
 async def leave(volume: Volume, leaving: str, to: str | None, tell: Tell) -> dict[str, Any]:
     """Move everything away; new objects go elsewhere from the first moment. Raises Incomplete."""
-    plan = survey(volume, leaving, to)
+    plan = await survey(volume, leaving, to)
     _turn_away(volume, plan)
     await volume.committer.durable()
-    done = 0
-    for at in range(0, len(plan.copies), BATCH):
-        batch = plan.copies[at : at + BATCH]
-        await tell({"left_bytes": plan.bytes - done})
-        await volume.replication.settle([Wanted(object_.id, plan.to, None) for object_ in batch])
-        for object_ in batch:
-            _let_go(volume, object_.id, plan.leaving)
-        done += sum(object_.size for object_ in batch)
-    for id_ in plan.drops:
+    wanted = [Wanted(object_.id, to, None) for object_, to in plan.copies]
+    failed = await make_copies(volume, wanted, [object_.size for object_, _ in plan.copies], tell)
+    uncopied = {item.object for item in failed}
+    moved = dict.fromkeys(object_.id for object_, _ in plan.copies if object_.id not in uncopied)
+    for number, id_ in enumerate([*moved, *plan.drops]):
+        if not number % PAGE:
+            await trio.lowlevel.checkpoint()
         _let_go(volume, id_, plan.leaving)
     await volume.committer.durable()
     await volume.garbage.collect()
@@ -143,7 +178,7 @@ def _turn_away(volume: Volume, plan: Evacuation) -> None:
 def _let_go(volume: Volume, object_: ObjectId, leaving: LocationId) -> None:
     """Only once the other copy is readable; what is garbage by now goes in its own way."""
     row = volume.store.objects.get(object_)
-    if row is not None and (row.live == 0 or _elsewhere(volume, object_, leaving)):
+    if row is not None and (row.live == 0 or not _targets(volume, row, leaving, leaving)):
         volume.replication.drop(object_, leaving)
 
 

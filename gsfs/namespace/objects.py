@@ -61,6 +61,8 @@ class ObjectTable:
         self._kept: dict[tuple[int, str], int] | None = None
         self.before_kept_changes: Callable[[], None] = lambda: None
         """Called before the bytes that a location keeps change, so that what was kept until now can be counted."""
+        self.on_let_go: Callable[[PhysicalObject, Replica], None] = lambda _object, _replica: None
+        """Told of a replica at a location that is going to be deleted there, as it was."""
         self.now_ns: Callable[[], int] = time.time_ns
         self.garbage_possible = True
         self._select = compile_statement(database, select(o).where(one))
@@ -369,6 +371,8 @@ class ObjectTable:
             self._refuse_last(object_, location)
         if (state in READABLE) != (replica.state in READABLE):
             self._count_kept(object_, location, 1 if state in READABLE else -1)
+        if state is ReplicaState.TOMBSTONE and replica.state in READABLE and replica.owned:
+            self._tell_let_go(replica)
         if state is ReplicaState.GONE:
             self._replica_delete.run(object_, location)
         else:
@@ -376,6 +380,11 @@ class ObjectTable:
             since_ns = replica.since_ns if keeps else self.now_ns()
             self._replica_state.run(state, etag or replica.etag, since_ns, object_, location)
         return state
+
+    def _tell_let_go(self, replica: Replica) -> None:
+        row = self.get(replica.object)
+        if row is not None and not replica.location.startswith("cache:"):
+            self.on_let_go(row, replica)
 
     def _refuse_last(self, object_: int, location: LocationId) -> None:
         others = [r for r in self.replicas(object_) if r.location != location and r.state in READABLE]

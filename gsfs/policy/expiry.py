@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 from gsfs.policy.decide import ReplicaFacts
+from gsfs.policy.ledger import Count, EntryKey, Kind, usd_of
 from gsfs.policy.prices import PriceTable
 
 
@@ -25,8 +27,13 @@ def expired(replicas: Sequence[ReplicaFacts], now_s: float, prices: PriceTable) 
     return due
 
 
-def early_delete_usd(replica: ReplicaFacts, size_bytes: int, now_s: float, prices: PriceTable) -> float:
-    """What deleting it now still costs: storage for the rest of the region's minimum age, in USD."""
-    tariff = prices.tariff(replica.region)
-    left_s = max(0.0, replica.created_s + tariff.min_age_s - now_s)
-    return left_s * tariff.storage_usd_per_byte_s * size_bytes
+def early_delete_ms(created_s: float, now_s: float, min_age_s: int) -> int:
+    """For how long an object that is deleted now is billed all the same."""
+    return max(0, round(created_s * 1000) + min_age_s * 1000 - round(now_s * 1000))
+
+
+def early_delete_usd(replica: ReplicaFacts, size_bytes: int, now_s: float, prices: PriceTable) -> Fraction:
+    """What deleting it now still costs: storage for the rest of the region's minimum age, in USD, as the ledger has it."""
+    left_ms = early_delete_ms(replica.created_s, now_s, prices.min_age_s(replica.region))
+    key = EntryKey(0, "", replica.region, Kind.EARLY_DELETE)
+    return usd_of(key, Count(0, size_bytes * left_ms), prices)

@@ -32,6 +32,8 @@ class Kind(enum.StrEnum):
     """Bytes that left a region; the entry's ``dst`` is where they went."""
     STORAGE = "storage"
     """Byte-milliseconds stored."""
+    EARLY_DELETE = "early_delete"
+    """Byte-milliseconds billed as storage though the bytes are gone: the rest of a minimum age."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,13 @@ class Ledger:
             self._add(EntryKey(hour, bucket, region, Kind.STORAGE), 0, size_bytes * (end_ms - since_ms))
             since_ms = end_ms
 
+    def early_delete(self, now_s: float, bucket: str, region: str, size_bytes: int, left_ms: int) -> None:
+        """Count ``size_bytes`` deleted ``left_ms`` before the region's minimum age was over."""
+        if left_ms:
+            self._add(
+                EntryKey(int(now_s // HOUR_S), bucket, region, Kind.EARLY_DELETE), 0, size_bytes * left_ms
+            )
+
     def _add(self, key: EntryKey, requests: int, amount: int) -> None:
         line = self.lines.get(key)
         if line is None:
@@ -97,7 +106,7 @@ class Ledger:
 
 def usd_of(key: EntryKey, count: Count, prices: PriceTable) -> Fraction:
     """The exact price of one line. Raises ConfigError naming a price that is missing."""
-    if key.kind is Kind.STORAGE:
+    if key.kind in (Kind.STORAGE, Kind.EARLY_DELETE):
         months = Fraction(count.amount, GIB * SECONDS_PER_MONTH * 1000)
         return months * Fraction(prices.storage_usd_per_gib_month(key.region))
     if key.kind is Kind.EGRESS:
@@ -154,7 +163,10 @@ PARTS = ("storage", "egress", "requests")
 
 
 def part_of(kind: Kind) -> str:
-    return kind.value if kind in (Kind.STORAGE, Kind.EGRESS) else "requests"
+    """Which of ``PARTS`` a kind belongs to."""
+    if kind in (Kind.STORAGE, Kind.EARLY_DELETE):
+        return "storage"
+    return "egress" if kind is Kind.EGRESS else "requests"
 
 
 def group_of(key: EntryKey, by: By) -> str:

@@ -25,6 +25,37 @@ class WriteDecision:
         return (self.home, *self.background)
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What holds for a bucket whatever its placement is."""
+
+    copies: int = 1
+    """Locations at which every object is (durability ``remote:N``)."""
+    leaving: frozenset[str] = frozenset()
+    """Regions that take nothing new."""
+    order: tuple[str, ...] = ()
+    """All regions, in the order in which more of them are taken when the placement names too few."""
+
+
+NO_PROMISE = Promise()
+
+
+def kept(decision: WriteDecision, promise: Promise) -> WriteDecision:
+    """The decision, with what is being left out of it and as many locations as are promised."""
+    wanted = [region for region in decision.permanent if region not in promise.leaving]
+    more = [region for region in promise.order if region not in wanted and region not in promise.leaving]
+    missing = max(promise.copies - len(wanted), 0 if wanted else 1)
+    wanted += more[:missing]
+    if not wanted or tuple(wanted) == decision.permanent:
+        return decision
+    why = decision.why
+    if left := [region for region in decision.permanent if region in promise.leaving]:
+        why += f"; {', '.join(left)} is being left"
+    if promise.copies > 1 and missing:
+        why += f"; durability=remote:{promise.copies}"
+    return WriteDecision(wanted[0], tuple(wanted[1:]), why)
+
+
 def decide_write(
     policy: BucketPolicy,
     writer_region: str,
@@ -33,11 +64,26 @@ def decide_write(
     *,
     reads_per_month: Mapping[str, float] | None = None,
     size_bytes: int = 1 << 24,
+    promise: Promise = NO_PROMISE,
 ) -> WriteDecision:
     """Placement on write. ``regions``: where the mount has locations; the first is the default home.
 
     ``reads_per_month``: how often an object of the bucket is read in each region (for ``cheapest``).
     """
+    if promise.leaving:
+        regions = [region for region in regions if region not in promise.leaving] or regions
+    return kept(_placed(policy, writer_region, regions, prices, reads_per_month or {}, size_bytes), promise)
+
+
+def _placed(
+    policy: BucketPolicy,
+    writer_region: str,
+    regions: Sequence[str],
+    prices: PriceTable,
+    reads_per_month: Mapping[str, float],
+    size_bytes: int,
+) -> WriteDecision:
+    """What the placement alone says."""
     home = policy.home or regions[0]
     if policy.placement is Placement.SINGLE:
         return WriteDecision(home, (), f"placement=single: home is {home}")
@@ -51,7 +97,7 @@ def decide_write(
     if policy.placement is Placement.ALL:
         first = writer_region if writer_region in regions else home
         return WriteDecision(first, tuple(r for r in regions if r != first), "placement=all")
-    costs = home_costs(writer_region, regions, prices, reads_per_month or {}, size_bytes)
+    costs = home_costs(writer_region, regions, prices, reads_per_month, size_bytes)
     best = min(regions, key=lambda region: (costs[region], regions.index(region)))
     return WriteDecision(
         best, (), f"placement=cheapest: {best} at {costs[best]:.3g} USD per month and object"

@@ -13,7 +13,7 @@ from gsfs.policy.bucket import BucketPolicy
 from gsfs.policy.decide import ReplicaFacts
 from gsfs.policy.expiry import early_delete_usd
 from gsfs.policy.ledger import to_decimal
-from gsfs.policy.placement import choose_source, decide_write
+from gsfs.policy.placement import NO_PROMISE, Promise, decide_write
 from gsfs.policy.prices import FOREVER_S, Edge, PriceTable
 from gsfs.policy.ttl import EwmaTtl, FixedTtl
 
@@ -32,6 +32,17 @@ class Action(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Fetch:
+    """What of an object must be read before it can be sent on: copies go through the machine that makes them."""
+
+    source: str = ""
+    """Where it would be read; empty when nothing has to be."""
+    size_bytes: int = 0
+    requests: int = 0
+    """GETs that it takes: a ranged read has an end."""
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedObject:
     """One physical object as the namespace has it."""
 
@@ -40,6 +51,7 @@ class PlannedObject:
     replicas: tuple[ReplicaFacts, ...]
     writer_region: str
     """Where it was written; its present home when that is not known."""
+    fetch: Fetch = Fetch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +66,7 @@ class Move:
     """Where a copy is read; empty otherwise."""
     size_bytes: int
     usd: Fraction
-    """Once: egress, GET and PUT of a copy; the rest of the minimum age of a dropped replica."""
+    """Once: egress, GETs and PUT of a copy; the rest of the minimum age of a dropped replica."""
     expires_s: float = 0.0
     """The new expiry (``retime`` only)."""
 
@@ -97,11 +109,14 @@ def plan_object(
     prices: PriceTable,
     now_s: float,
     *,
+    via: str = "",
     reads_per_month: Mapping[str, float] | None = None,
+    promise: Promise = NO_PROMISE,
 ) -> list[Move]:
     """The steps that bring one object in line with ``policy``; copies first, drops last; none when it is already.
 
-    Pinned replicas are never dropped.
+    Pinned replicas are never dropped. ``via``: region of the machine that makes the copies; empty: outside of every
+    region, where egress is not known. An object is fetched once, however many copies of it are made.
     """
     wanted = decide_write(
         policy,
@@ -110,17 +125,20 @@ def plan_object(
         prices,
         reads_per_month=reads_per_month,
         size_bytes=item.size_bytes,
+        promise=promise,
     ).permanent
     have = {r.region: r for r in item.replicas}
-    steps = []
+    steps: list[Move] = []
     for region in wanted:
         if region not in have:
-            steps.append(_copy(item, region, have, prices))
+            first = not any(step.action is Action.COPY for step in steps)
+            usd = copy_usd(item, region, prices, via, fetches=first)
+            steps.append(Move(Action.COPY, item.object_id, region, item.fetch.source, item.size_bytes, usd))
         elif not have[region].permanent:
             steps.append(Move(Action.KEEP, item.object_id, region, "", item.size_bytes, Fraction(0)))
     for replica in item.replicas:
         if replica.permanent and not replica.pinned and replica.region not in wanted:
-            fee = Fraction(early_delete_usd(replica, item.size_bytes, now_s, prices))
+            fee = early_delete_usd(replica, item.size_bytes, now_s, prices)
             steps.append(Move(Action.DROP, item.object_id, replica.region, "", item.size_bytes, fee))
         elif not replica.permanent and replica.region not in wanted:
             latest_s = now_s + longest_ttl_s(policy, prices.edge(wanted[0], replica.region), item.size_bytes)
@@ -143,16 +161,17 @@ def _retime(item: PlannedObject, replica: ReplicaFacts, latest_s: float) -> Move
     )
 
 
-def _copy(item: PlannedObject, region: str, have: Mapping[str, ReplicaFacts], prices: PriceTable) -> Move:
-    by_price = sorted(
-        have, key=lambda src: (prices.egress_usd_per_gib(src, region), prices.get_usd(src), src)
-    )
-    source = choose_source(by_price, have) or ""
+def copy_usd(item: PlannedObject, region: str, prices: PriceTable, via: str, *, fetches: bool) -> Fraction:
+    """One copy of an object as the ledger will have it: what is fetched (the first one only), and what is sent."""
     usd = Fraction(prices.put_usd(region))
-    if source:
-        usd += Fraction(prices.get_usd(source))
-        usd += Fraction(item.size_bytes, GIB) * Fraction(prices.egress_usd_per_gib(source, region))
-    return Move(Action.COPY, item.object_id, region, source, item.size_bytes, usd)
+    if via:
+        usd += Fraction(item.size_bytes, GIB) * Fraction(prices.egress_usd_per_gib(via, region))
+    if fetches and item.fetch.source:
+        usd += item.fetch.requests * Fraction(prices.get_usd(item.fetch.source))
+        if via:
+            egress = Fraction(prices.egress_usd_per_gib(item.fetch.source, via))
+            usd += Fraction(item.fetch.size_bytes, GIB) * egress
+    return usd
 
 
 def plan(
@@ -163,7 +182,9 @@ def plan(
     now_s: float,
     *,
     summary: PlanSummary,
+    via: str = "",
     reads_per_month: Mapping[str, float] | None = None,
+    promise: Promise = NO_PROMISE,
 ) -> Iterator[Move]:
     """All moves of a bucket, lazily, adding to ``summary`` as they pass: bounded memory for any number of objects."""
     storage = {region: prices.storage_usd_per_gib_month(region) for region in regions}
@@ -172,6 +193,8 @@ def plan(
         here = sum((Fraction(storage[r.region]) for r in item.replicas if r.permanent), Fraction(0)) * size
         summary.monthly_before_usd += here
         summary.monthly_after_usd += here
-        for move in plan_object(item, policy, regions, prices, now_s, reads_per_month=reads_per_month):
+        for move in plan_object(
+            item, policy, regions, prices, now_s, via=via, reads_per_month=reads_per_month, promise=promise
+        ):
             summary.add(move, storage[move.region])
             yield move

@@ -1,7 +1,7 @@
 """The ledger of a mount: counts every request where it is made, and every byte for as long as it is kept.
 
 Who pays is said by whoever causes a request (``pays``); retries pay like first tries, for they are billed.
-Nothing is priced here.
+What is deleted before its location's minimum age is billed for the rest of it. Nothing is priced here.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from gsfs.backends.location import Location
 from gsfs.backends.request import RequestKind
 from gsfs.errors import BackendError
 from gsfs.model import LocationId
+from gsfs.namespace.objects import PhysicalObject, Replica
 from gsfs.namespace.policies import LedgerRow
 from gsfs.namespace.store import Store
+from gsfs.policy.expiry import early_delete_ms
 from gsfs.policy.ledger import Kind, Ledger
 
 _payer: ContextVar[str] = ContextVar("payer", default="")
@@ -55,8 +57,11 @@ class Accounts:
         locations: dict[LocationId, Location],
         region: str,
         clock: Callable[[], float] = time.time,
+        min_age_s: Callable[[str], int] = lambda _location: 0,
     ) -> None:
+        """``min_age_s``: for how long a location bills an object at least, by the price table."""
         self._clock = clock
+        self._min_age_s = min_age_s
         self._store = store
         self._region = region
         self._ledger = Ledger()
@@ -64,6 +69,7 @@ class Accounts:
         for location in locations.values():
             self.watch(location)
         store.objects.before_kept_changes = self.count_storage
+        store.objects.on_let_go = self._let_go
         store.before_commit.append(self.write)
 
     def watch(self, location: Location) -> None:
@@ -77,6 +83,12 @@ class Accounts:
         self._ledger.request(now_s, payer, location, billed, size_bytes=size_bytes, reader=self._region)
         if billed is Kind.PUT and self._region:
             self._ledger.egress(now_s, payer, self._region, location, size_bytes)
+        self._store.booked()
+
+    def _let_go(self, object_: PhysicalObject, replica: Replica) -> None:
+        now_s = self._clock()
+        left_ms = early_delete_ms(replica.since_ns / 1e9, now_s, self._min_age_s(replica.location))
+        self._ledger.early_delete(now_s, str(object_.bucket), replica.location, object_.size, left_ms)
         self._store.booked()
 
     async def run(self) -> None:
@@ -94,6 +106,11 @@ class Accounts:
         for bucket, location, size_bytes in self._store.objects.stored():
             self._ledger.stored(str(bucket), location, size_bytes, since_ms, now_ms)
             self._store.booked()
+
+    def bring_up_to_date(self) -> None:
+        """Everything counted until now is in the tables (and in the next commit) when this returns."""
+        self.count_storage()
+        self.write()
 
     def write(self) -> None:
         """Add what was counted to the namespace; part of each commit."""

@@ -73,17 +73,25 @@ class Downloads:
         return known
 
     async def fetch(
-        self, object_: PhysicalObject, first: int, last: int, *, until: float = math.inf, patient: bool = True
+        self,
+        object_: PhysicalObject,
+        first: int,
+        last: int,
+        *,
+        until: float = math.inf,
+        patient: bool = True,
+        is_read: bool = True,
     ) -> None:
         """Return when blocks first..last are in the cache. Raises InputOutput past the deadline.
 
-        ``until`` on trio's clock, where it comes before the deadline; ``patient``: wait for locations that are down.
+        ``until`` on trio's clock, where it comes before the deadline; ``patient``: wait for locations that are down;
+        ``is_read`` False: bytes that are moved on are nobody's read, and teach the policies nothing.
         """
         if patient and (told := self._failed.get(object_.id)):
             raise InputOutput(told)
         try:
             with trio.fail_at(min(until, trio.current_time() + self.deadline_s)):
-                await self._fetch_all(object_, first, last, patient)
+                await self._fetch_all(object_, first, last, patient, is_read)
         except (trio.TooSlowError, BackendError) as error:
             late = f"not read from {self._where(object_)} within {self.deadline_s:g} s"
             told = f"object {object_.id}: " + (
@@ -93,7 +101,26 @@ class Downloads:
                 self._failed[object_.id] = told
             raise InputOutput(told) from None
 
-    async def _fetch_all(self, object_: PhysicalObject, first: int, last: int, patient: bool) -> None:
+    def to_fetch(self, object_: PhysicalObject) -> tuple[int, int]:
+        """(bytes, requests) that it takes to have the whole object in the cache, as ``fetch`` goes about it."""
+        present = self._cache.blocks(object_.id)
+        blocks, requests, run = 0, 0, 0
+        last = (object_.size - 1) // BLOCK
+        for block in range(last + 1):
+            if present >> block & 1:
+                run = 0
+                continue
+            requests += run == 0
+            blocks += 1
+            run = (run + 1) % FETCH_BLOCKS_MAX
+        size = blocks * BLOCK
+        if object_.size and not present >> last & 1:
+            size -= (last + 1) * BLOCK - object_.size
+        return size, requests
+
+    async def _fetch_all(
+        self, object_: PhysicalObject, first: int, last: int, patient: bool, is_read: bool
+    ) -> None:
         block = first
         while block <= last:
             if self._has(object_.id, block):
@@ -103,12 +130,12 @@ class Downloads:
             if flight is not None:
                 await flight.wait()
                 if not self._has(object_.id, block):
-                    await self._fly(object_, block, block, patient)
+                    await self._fly(object_, block, block, patient, is_read)
                 continue
             end = block
             while end < last and end - block + 1 < FETCH_BLOCKS_MAX and self._missing(object_.id, end + 1):
                 end += 1
-            await self._fly(object_, block, end, patient)
+            await self._fly(object_, block, end, patient, is_read)
             block = end + 1
 
     def _has(self, id_: ObjectId, block: int) -> bool:
@@ -118,7 +145,9 @@ class Downloads:
     def _missing(self, id_: ObjectId, block: int) -> bool:
         return not self._has(id_, block) and (id_, block) not in self._flights
 
-    async def _fly(self, object_: PhysicalObject, first: int, last: int, patient: bool) -> None:
+    async def _fly(
+        self, object_: PhysicalObject, first: int, last: int, patient: bool, is_read: bool
+    ) -> None:
         """One ranged read of blocks that nobody else is fetching."""
         event = trio.Event()
         keys = [(object_.id, block) for block in range(first, last + 1)]
@@ -126,14 +155,16 @@ class Downloads:
             self._flights.setdefault(key, event)
         try:
             with pays(object_.bucket):
-                await self._read_verified(object_, first, last, patient)
+                await self._read_verified(object_, first, last, patient, is_read)
         finally:
             for key in keys:
                 if self._flights.get(key) is event:
                     del self._flights[key]
             event.set()
 
-    async def _read_verified(self, object_: PhysicalObject, first: int, last: int, patient: bool) -> None:
+    async def _read_verified(
+        self, object_: PhysicalObject, first: int, last: int, patient: bool, is_read: bool
+    ) -> None:
         offset = first * BLOCK
         length = min((last + 1) * BLOCK, object_.size) - offset
         replicas = [
@@ -141,7 +172,8 @@ class Downloads:
             for r in self._objects.replicas(object_.id)
             if r.state in READABLE and r.location in self._locations
         ]
-        self.on_read(object_, replicas)
+        if is_read:
+            self.on_read(object_, replicas)
         if not replicas:
             raise InputOutput(f"object {object_.id}: cannot be read: no replica is readable from here")
         get = partial(self._get, object_, first, offset, length)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import trio
 
-from gsfs.data.cache import BLOCK, ObjectCache
+from gsfs.data.cache import BLOCK, ObjectCache, ObjectFile
 from gsfs.errors import GsfsError, InputOutput
 from gsfs.model import LocationId, ObjectId, ObjectState, ReplicaState
 from gsfs.namespace.objects import LastReplica
@@ -22,7 +22,7 @@ from gsfs.transfer.accounts import pays
 from gsfs.transfer.downloads import Downloads
 from gsfs.transfer.garbage import Garbage
 from gsfs.transfer.steward import Steward
-from gsfs.transfer.uploads import Uploads
+from gsfs.transfer.uploads import CACHE_PREFIX, Uploads
 
 log = logging.getLogger(__name__)
 
@@ -112,21 +112,38 @@ class Replication:
         if object_ is None or object_.state is not ObjectState.SEALED:
             return
         present = objects.replica(wanted.object, wanted.location)
+        if present is not None and present.state is ReplicaState.TOMBSTONE:
+            await self._garbage.collect()  # an earlier copy of it is on its way out
+            present = objects.replica(wanted.object, wanted.location)
         if present is not None:
+            if present.state is ReplicaState.TOMBSTONE:
+                raise InputOutput(f"object {wanted.object}: an earlier copy is not deleted there yet")
             self._extend(wanted, present.state)
             return
-        with pays(object_.bucket):
-            last = (object_.size - 1) // BLOCK
-            if not await self._downloads.verify(object_, 0, last):
-                await self._downloads.fetch(object_, 0, last, patient=False)
-        file, now = self._cache.get(wanted.object), objects.get(wanted.object)
-        if file is None or now is None or objects.replica(wanted.object, wanted.location):
+        file = self._cache.get(wanted.object) or self._cache.create(wanted.object)
+        file.users += 1  # what is fetched first must still be there when the last comes
+        try:
+            with pays(object_.bucket):
+                last = (object_.size - 1) // BLOCK
+                if not await self._downloads.verify(object_, 0, last):
+                    await self._downloads.fetch(object_, 0, last, patient=False, is_read=False)
+            self._hand_over(wanted, file, object_.size)
+        finally:
+            file.users -= 1
+            if not file.bytes and not file.users and self._cache.get(wanted.object) is file:
+                self._cache.remove(wanted.object)
+
+    def _hand_over(self, wanted: Wanted, file: ObjectFile, size_bytes: int) -> None:
+        """All of it is here: let it be uploaded."""
+        objects = self._store.objects
+        now = objects.get(wanted.object)
+        if now is None or objects.replica(wanted.object, wanted.location):
             return
-        if now.block_crcs is None:
+        if now.block_crcs is None or self._cache.get(wanted.object) is not file:
             raise InputOutput(f"object {wanted.object}: did not stay in the cache as a whole")
         file.held = True  # until the upload has settled
         objects.add_replica(wanted.object, wanted.location, ReplicaState.INTENT, expires_ns=wanted.expires_ns)
-        self._uploads.queue(wanted.object, object_.size, wanted.location)
+        self._uploads.queue(wanted.object, size_bytes, wanted.location)
         self._store.changed()
 
     def _extend(self, wanted: Wanted, state: ReplicaState) -> None:
@@ -168,11 +185,15 @@ class Replication:
         return count
 
     def drop(self, object_: ObjectId, location: LocationId) -> bool:
-        """Let one replica go; False where it is the last one."""
+        """Let one replica go; False where it is the last one at any location, or its bytes are moving."""
         objects = self._store.objects
         replica = objects.replica(object_, location)
         if replica is None or self._uploads.busy(object_):
             return False
+        others = [r for r in objects.replicas(object_) if r.location != location and r.state in READABLE]
+        row = objects.get(object_)
+        if row is not None and row.live and all(r.location.startswith(CACHE_PREFIX) for r in others):
+            return False  # this machine's disk alone would not keep what the bucket promises
         try:
             if replica.state is ReplicaState.AVAILABLE:
                 objects.advance(object_, location, Event.EXPIRE)
@@ -196,9 +217,10 @@ class Replication:
         while keys & self._under_way:
             await self._handed_over.wait()
         await self._uploads.drained({item.object for item in wanted})
-        return [item for item in wanted if not self._there(item)]
+        return [item for item in wanted if not self.is_there(item)]
 
-    def _there(self, item: Wanted) -> bool:
+    def is_there(self, item: Wanted) -> bool:
+        """Whether the replica can be read; also where nobody needs it any more."""
         replica = self._store.objects.replica(item.object, item.location)
         gone = self._store.objects.get(item.object) is None
         return gone or (replica is not None and replica.state in READABLE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import asdict
 from decimal import Decimal
 from fractions import Fraction
@@ -18,9 +18,10 @@ from cachetools import LRUCache, TTLCache
 from gsfs.backends.health import HealthState
 from gsfs.backends.location import Location
 from gsfs.errors import QuotaExceeded
-from gsfs.model import Ino, LocationId, ObjectId
+from gsfs.model import MIB, Ino, LocationId, ObjectId
 from gsfs.namespace.buckets import Bucket
 from gsfs.namespace.objects import PhysicalObject, Replica
+from gsfs.namespace.policies import LedgerRow
 from gsfs.namespace.replicas import READABLE
 from gsfs.namespace.store import Store
 from gsfs.policy.bucket import BucketPolicy, parse_policy
@@ -28,7 +29,14 @@ from gsfs.policy.decide import Edges, ReadDecision, ReplicaFacts, decide_read, n
 from gsfs.policy.ledger import By, Count, EntryKey, Kind, summarise, to_decimal
 from gsfs.policy.limits import Verdict, judge_budget
 from gsfs.policy.links import shipped_links
-from gsfs.policy.placement import decide_write, source_order
+from gsfs.policy.placement import (
+    Promise,
+    WriteDecision,
+    choose_source,
+    decide_write,
+    kept,
+    source_order,
+)
 from gsfs.policy.prices import SECONDS_PER_MONTH, PriceTable
 from gsfs.policy.ttl import RegionMemory, Trail
 
@@ -65,7 +73,9 @@ class Steward:
         self._changed_memories: set[int] = set()
         self._recent: TTLCache[ObjectId, bool] = TTLCache(65_536, READ_WINDOW_S, timer=clock)
         self._spent: TTLCache[None, dict[str, Decimal]] = TTLCache(1, BUDGET_LOOK_S, timer=clock)
-        self._warned: LRUCache[int, bool] = LRUCache(1024)
+        self._past: tuple[int, int, dict[str, Fraction]] = (0, 0, {})
+        """First hour, end, and what each bucket cost between them."""
+        self._warned: LRUCache[int, tuple[int, Decimal]] = LRUCache(1024)
         self.pinned: Set[ObjectId] = frozenset()
         """Objects whose replicas are never dropped (``transfer.keeper`` owns the set)."""
         store.before_commit.append(self._write)
@@ -97,7 +107,7 @@ class Steward:
                 r.location,
                 permanent=r.expires_ns is None,
                 expires_s=(r.expires_ns or 0) / 1e9,
-                created_s=r.since_ns / 1e9,
+                created_s=r.since_ns / 1e9 if r.owned else 0.0,  # what is not ours is never deleted there
                 pinned=r.object in self.pinned,
             )
             for r in replicas
@@ -143,29 +153,38 @@ class Steward:
         bucket = self._store.buckets.get(bucket_ino)
         if bucket is None:
             return []
-        wanted = [str(bucket.home)]
-        if self.prices is not None and self.region:
-            policy, reads = self.policy(bucket), self.reads_per_month(bucket)
-            wanted = list(
-                decide_write(policy, self.region, self.regions, self.prices, reads_per_month=reads).permanent
-            )
-        draining = self._store.locations.draining()
-        more = [id_ for id_ in self.order if id_ not in wanted and id_ not in draining]
-        if draining:
-            wanted = [id_ for id_ in wanted if id_ not in draining] or more[:1] or wanted
-            more = [id_ for id_ in more if id_ not in wanted]
-        return [LocationId(id_) for id_ in wanted + more[: max(0, bucket.copies - len(wanted))]]
+        return [LocationId(id_) for id_ in self.placed(bucket).permanent]
+
+    def promise(self, bucket: Bucket) -> Promise:
+        """What holds for the bucket's objects whatever its placement is."""
+        leaving = frozenset(map(str, self._store.locations.draining()))
+        return Promise(bucket.copies, leaving, self.order)
+
+    def placed(
+        self, bucket: Bucket, policy: BucketPolicy | None = None, size_bytes: int = 16 * MIB
+    ) -> WriteDecision:
+        """Where an object of the bucket belongs; ``policy``: other than the bucket's own."""
+        policy, promise = policy or self.policy(bucket), self.promise(bucket)
+        if self.prices is None or not self.region:
+            home = policy.home or str(bucket.home)
+            return kept(WriteDecision(home, (), f"no [mount] region: home is {home}"), promise)
+        return decide_write(
+            policy, self.region, self.regions, self.prices,
+            reads_per_month=self.reads_per_month(bucket), size_bytes=size_bytes, promise=promise,
+        )  # fmt: skip
 
     def reads_per_month(self, bucket: Bucket) -> dict[str, float]:
-        """Reads of one object of the bucket per month by region, from the ledger's last month."""
+        """Reads of one object of the bucket per month by region, from the ledger's last month.
+
+        Reads that crossed no border count as well: else a bucket that lives beside its reader would seem unread.
+        """
         now_hour = int(self.clock() // 3600)
-        lines = [r for r in self._store.policies.lines(now_hour - MONTH_HOURS) if r.bucket == str(bucket.ino)]
-        stored = max(bucket.used_bytes, 1)
-        reads: dict[str, float] = {}
-        for row in lines:
-            if row.kind == Kind.EGRESS and row.dst == self.region:
-                reads[row.dst] = reads.get(row.dst, 0.0) + row.amount / stored
-        return reads
+        read_bytes = sum(
+            row.amount
+            for row in self._store.policies.lines(now_hour - MONTH_HOURS)
+            if row.bucket == str(bucket.ino) and row.kind == Kind.GET
+        )
+        return {self.region: read_bytes / max(bucket.used_bytes, 1)} if read_bytes else {}
 
     def rank(self, _object: PhysicalObject, replicas: Sequence[Replica]) -> list[Replica]:
         """Replicas in the order in which a read tries them: free and local, cheapest, fastest; broken ones last."""
@@ -194,60 +213,84 @@ class Steward:
         bucket = self._store.buckets.get(object_.bucket)
         if self.edges is None or not self.region or bucket is None or object_.id in self._recent:
             return None
+        policy, now_s, facts, broken = self.policy(bucket), self.clock(), self.facts(replicas), self._broken()
+        source = choose_source(self.order, {fact.region for fact in facts}, broken)
+        if source is None:
+            return None
+        edge = self.edges.edge(source, self.region)
+        read_usd = edge.egress_usd_per_byte * object_.size + edge.get_usd
+        self._judge(bucket, policy, source, Decimal(read_usd))  # before the rules learn of it
         self._recent[object_.id] = True
-        policy, now_s = self.policy(bucket), self.clock()
         trail, memory = self.trail(object_.id), self.memory(object_.bucket)
         decision = decide_read(
-            policy, self.region, now_s, object_.size, self.facts(replicas),
-            order=self.order, edges=self.edges, trail=trail, memory=memory, broken=self._broken(),
+            policy, self.region, now_s, object_.size, facts,
+            order=self.order, edges=self.edges, trail=trail, memory=memory, broken=broken,
         )  # fmt: skip
         if decision is None:
             return None
-        self._judge(bucket, policy, decision)
         self._store.policies.set_trail(object_.id, self.region, json.dumps(asdict(trail)))
         self._changed_memories.add(object_.bucket)
         self._store.changed()
         return decision
 
-    def _judge(self, bucket: Bucket, policy: BucketPolicy, decision: ReadDecision) -> None:
-        """Warn once, or refuse, when the bucket's budget is (nearly) spent."""
+    def _judge(self, bucket: Bucket, policy: BucketPolicy, source: str, read_usd: Decimal) -> None:
+        """Warn once a month, or refuse, when the bucket's budget is (nearly) spent."""
         if policy.budget_usd_per_month is None:
             return
-        leaves = decision.source != self.region
-        name = self._name(bucket)
-        judgement = judge_budget(name, policy, self.spent_usd(bucket), leaves, Decimal(decision.read_usd))
+        leaves = source != self.region
+        judgement = judge_budget(self._name(bucket), policy, self._nearly_spent_usd(bucket), leaves, read_usd)
         if judgement.verdict is Verdict.REFUSE:
-            self._recent.clear()
             log.warning("%s", judgement.message)
             raise QuotaExceeded(judgement.message)
-        if judgement.verdict is Verdict.WARN and bucket.ino not in self._warned:
-            self._warned[bucket.ino] = True
-            log.warning("%s", judgement.message)
+        if leaves:
+            self._known_spent()[str(bucket.ino)] = self._nearly_spent_usd(bucket) + read_usd
+        if judgement.verdict is Verdict.WARN:
+            occasion = (self._month_began(), policy.budget_usd_per_month)
+            if self._warned.get(bucket.ino) != occasion:
+                self._warned[bucket.ino] = occasion
+                log.warning("%s", judgement.message)
 
     def _name(self, bucket: Bucket) -> str:
         name = self._store.entries.name_of(1, bucket.ino)
         return name.decode(errors="replace") if name else str(bucket.ino)
 
-    def spent_usd(self, bucket: Bucket) -> Decimal:
-        """What the bucket has cost since the month began."""
+    def _month_began(self) -> int:
+        """The first hour of the month, in UTC."""
+        now_s = self.clock()
+        now = time.gmtime(now_s)
+        return int(now_s // 3600) - (now.tm_mday - 1) * 24 - now.tm_hour
+
+    def spent_usd(self) -> dict[str, Decimal]:
+        """What each bucket (by its inode's number) has cost since the month began, by the written ledger."""
+        since, now_hour = self._month_began(), int(self.clock() // 3600)
+        until = max(since, now_hour - 1)  # hours before that change no more
+        if self._past[:2] != (since, until):
+            past = [row for row in self._store.policies.lines(since) if row.hour < until]
+            self._past = (since, until, self._by_bucket(past))
+        sums = dict(self._past[2])
+        for bucket, usd in self._by_bucket(self._store.policies.lines(until)).items():
+            sums[bucket] = sums.get(bucket, Fraction(0)) + usd
+        return {bucket: to_decimal(usd) for bucket, usd in sums.items()}
+
+    def _known_spent(self) -> dict[str, Decimal]:
+        """The same as of some seconds ago, and the reads admitted since."""
         known: dict[str, Decimal] | None = self._spent.get(None)
         if known is None:
-            now_s = self.clock()
-            now = time.gmtime(now_s)
-            month_began = int(now_s // 3600) - (now.tm_mday - 1) * 24 - now.tm_hour
-            known = self._spent[None] = self.costs(month_began)
-        return known.get(str(bucket.ino), Decimal(0))
+            known = self._spent[None] = self.spent_usd()
+        return known
 
-    def costs(self, since_hour: int) -> dict[str, Decimal]:
-        """USD of each bucket's ledger lines; every bucket costs the same one query."""
+    def _nearly_spent_usd(self, bucket: Bucket) -> Decimal:
+        return self._known_spent().get(str(bucket.ino), Decimal(0))
+
+    def _by_bucket(self, rows: Iterable[LedgerRow]) -> dict[str, Fraction]:
+        """USD of each bucket's ledger lines."""
         assert self.prices is not None
-        rows = self._store.policies.lines(since_hour)
         lines = (
             (EntryKey(r.hour, r.bucket, r.location, Kind(r.kind), r.dst), Count(r.requests, r.amount))
             for r in rows
         )
         by_bucket = summarise(lines, self.prices, By.BUCKET)
-        return {bucket: to_decimal(sum(parts.values(), Fraction(0))) for bucket, parts in by_bucket.items()}
+        return {bucket: sum(parts.values(), Fraction(0)) for bucket, parts in by_bucket.items()}
 
     def _write(self) -> None:
         """Memories that have learned something; part of each commit."""

@@ -30,7 +30,7 @@ from gsfs.policy.ledger import (
 from gsfs.policy.limits import Verdict, judge_budget, judge_quota
 from gsfs.policy.links import shipped_links
 from gsfs.policy.placement import decide_write, source_order
-from gsfs.policy.plan import Action, PlannedObject, PlanSummary, plan, plan_object
+from gsfs.policy.plan import Action, Fetch, PlannedObject, PlanSummary, plan, plan_object
 from gsfs.policy.prices import PriceTable, shipped_prices
 from gsfs.policy.ttl import Trail
 
@@ -177,24 +177,33 @@ def test_explanation_of_a_write_compares_every_home() -> None:
     assert [a.what for a in told.alternatives if a.chosen] == [f"home {decision.home}"]
 
 
-def item(number: int, *replicas: ReplicaFacts, size: int = GIB) -> PlannedObject:
-    return PlannedObject(ObjectId(number), size, replicas, EAST)
+def item(number: int, *replicas: ReplicaFacts, size: int = GIB, fetch: Fetch | None = None) -> PlannedObject:
+    return PlannedObject(ObjectId(number), size, replicas, EAST, fetch or Fetch())
 
 
 def test_plan_prices_every_move_before_anything_moves() -> None:
+    """The machine that copies is in GCP: an object is fetched there once, by three GETs, and sent on from there."""
     summary = PlanSummary()
     items = [
-        item(1, ReplicaFacts(EAST, True)),
-        item(2, ReplicaFacts(EAST, True), ReplicaFacts(AZURE, False, 50.0)),
+        item(1, ReplicaFacts(EAST, True), fetch=Fetch(EAST, GIB, 3)),
+        item(2, ReplicaFacts(EAST, True), ReplicaFacts(AZURE, False, 50.0)),  # this one is in the cache
     ]
-    moves = list(plan(items, parse_policy({"placement": "all"}), REGIONS, PRICES, 0.0, summary=summary))
+    policy = parse_policy({"placement": "all"})
+    moves = list(plan(items, policy, REGIONS, PRICES, 0.0, via=GCP, summary=summary))
     assert [(m.action, m.region) for m in moves] == [
         (Action.COPY, AZURE),
         (Action.COPY, GCP),
         (Action.COPY, GCP),
         (Action.KEEP, AZURE),
     ]
-    assert moves[0].usd == Fraction("0.09") + Fraction("0.0000004") + Fraction("0.000005")
+    there, on = (Fraction(PRICES.egress_usd_per_gib(*pair)) for pair in ((EAST, GCP), (GCP, AZURE)))
+    put_azure, put_gcp = Fraction(PRICES.put_usd(AZURE)), Fraction(PRICES.put_usd(GCP))
+    assert [m.usd for m in moves] == [
+        there + 3 * Fraction("0.0000004") + on + put_azure,
+        put_gcp,
+        put_gcp,
+        0,
+    ]
     assert summary.bytes_moved == 3 * GIB
     assert summary.monthly_before_usd == 2 * Fraction("0.023")
     assert summary.monthly_after_usd == 2 * (Fraction("0.023") + Fraction("0.0208") + Fraction("0.02"))
@@ -204,7 +213,12 @@ def test_plan_prices_every_move_before_anything_moves() -> None:
 def test_plan_copies_before_it_drops_and_spares_pinned_replicas() -> None:
     policy = parse_policy({"placement": "single", "home": GCP})
     moves = plan_object(
-        item(1, ReplicaFacts(EAST, True), ReplicaFacts(AZURE, True, pinned=True)),
+        item(
+            1,
+            ReplicaFacts(EAST, True),
+            ReplicaFacts(AZURE, True, pinned=True),
+            fetch=Fetch(AZURE, GIB, 1),
+        ),
         policy,
         REGIONS,
         PRICES,

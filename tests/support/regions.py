@@ -36,13 +36,15 @@ class Clock:
 class Regional:
     """The volume runs in WEST; its one bucket has its home in EAST. ``prices``: rows that override the list."""
 
-    def __init__(self, path: Path, *, prices: str = "", **policy: str) -> None:
+    def __init__(
+        self, path: Path, *, prices: str = "", segment_size: str = "1MiB", **policy: str
+    ) -> None:
         raw: dict[str, Any] = {
             "filesystem": {"name": "test"},
             "namespace": {"url": f"sqlite:///{path}/cache/namespace.db", "ship_interval_s": 0.0},
             "cache": {"path": f"{path}/cache", "min_free": "64MiB"},
             "mount": {"region": WEST},
-            "transfer": {"segment_size": "1MiB"},
+            "transfer": {"segment_size": segment_size},
             "location": [
                 {"id": id_, "kind": "local", "path": f"{path}/{id_.replace(':', '-')}"} for id_ in REGIONS
             ],
