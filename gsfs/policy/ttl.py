@@ -69,6 +69,8 @@ class RegionMemory:
     histogram: GapHistogram = field(init=False)
     account: CreditAccount = field(init=False)
     next_slot_s: float = 0.0
+    remembered_s: float = field(init=False)
+    """After so long, all that an interval of the reference T_even has taught is known."""
     ttls: dict[tuple[int, int], float] = field(default_factory=dict)
     """TTLs by (context, bin of T_even), as of the histogram's tables; derived, never stored."""
 
@@ -76,6 +78,7 @@ class RegionMemory:
         slot_s = self.reference_t_even_s / SLOTS_PER_T_EVEN
         self.histogram = GapHistogram(slot_s)
         self.account = CreditAccount(slot_s)
+        self.remembered_s = (HORIZON_SLOTS + 2) * slot_s
 
     def advance(self, now_s: float) -> None:
         """Let the clock pass; computes anew what depends on it at most once per slot."""
@@ -87,7 +90,7 @@ class RegionMemory:
 
     def horizon_s(self, t_even_s: float) -> float:
         """Gaps longer than this are as good as no read before: every account of the earlier one is closed."""
-        return max(2 * t_even_s, (HORIZON_SLOTS + 2) * self.histogram.slot_s)
+        return max(2 * t_even_s, self.remembered_s)
 
     def best_ttl_s(self, context: int, t_even_s: float) -> float:
         """The TTL of least expected cost, at most T_even."""
@@ -265,72 +268,63 @@ class AdaptiveTtl:
         put_usd: float = 0.0,
     ) -> float:
         t_even_s = break_even_s(miss_usd, hold_usd_per_s)
-        gap_s, ttl_s = now_s - trail.last_read_s, trail.ttl_s
-        if gap_s <= ttl_s and gap_s < t_even_s * BURST_SHARE and trail.last_read_s >= 0:
+        last_s, ttl_s, choice = trail.last_read_s, trail.ttl_s, trail.choice
+        gap_s = now_s - last_s
+        if gap_s <= ttl_s and gap_s < t_even_s * BURST_SHARE and last_s >= 0:
             trail.last_read_s = now_s
             return ttl_s
         if now_s >= memory.next_slot_s:
             memory.advance(now_s)
-        account = memory.account
-        if gap_s > memory.horizon_s(t_even_s):
+        histogram, account = memory.histogram, memory.account
+        if last_s < 0 or (gap_s > memory.remembered_s and gap_s > 2 * t_even_s):
             trail.last_read_s, trail.rent_usd = -1.0, 0.0
-        self._learn(memory, trail, gap_s, t_even_s, miss_usd)
-        ttl_s = self._choose(memory, trail, miss_usd, hold_usd_per_s, t_even_s)
+            trail.context = context = FIRST_READ
+            account.fetched(miss_usd)
+        else:
+            per_s = trail.hold_usd_per_s
+            histogram.closed(trail.context, trail.cohort, gap_s)
+            account.closed(trail.slot, trail.miss_usd, ttl_s * per_s, per_s, choice, gap_s)
+            trail.context = context = context_of(gap_s, t_even_s)
+        trail.cohort = histogram.opened(context)
+        ttl_s, choice = self._choose(memory, context, miss_usd, hold_usd_per_s, t_even_s)
         if put_usd * 2 > miss_usd:
-            ttl_s = self._when_paid_for(trail, now_s, ttl_s, miss_usd - put_usd, put_usd)
-        trail.last_read_s, trail.ttl_s = now_s, ttl_s
+            ttl_s, choice = self._when_paid_for(trail, now_s, ttl_s, choice, miss_usd - put_usd, put_usd)
+        trail.last_read_s, trail.ttl_s, trail.choice = now_s, ttl_s, choice
         trail.miss_usd, trail.hold_usd_per_s = miss_usd, hold_usd_per_s
         trail.slot = account.opened(
-            now_s + t_even_s, miss_usd, ttl_s * hold_usd_per_s, hold_usd_per_s, trail.choice
+            now_s + t_even_s, miss_usd, ttl_s * hold_usd_per_s, hold_usd_per_s, choice
         )
         return ttl_s
 
-    def _learn(
-        self, memory: RegionMemory, trail: Trail, gap_s: float, t_even_s: float, miss_usd: float
-    ) -> None:
-        """Close the interval that this read ends, and begin the next."""
-        histogram, account, per_s = memory.histogram, memory.account, trail.hold_usd_per_s
-        if trail.last_read_s < 0:
-            trail.context = FIRST_READ
-            account.fetched(miss_usd)
-        else:
-            histogram.closed(trail.context, trail.cohort, gap_s)
-            account.closed(trail.slot, trail.miss_usd, trail.ttl_s * per_s, per_s, trail.choice, gap_s)
-            trail.context = context_of(gap_s, t_even_s)
-        trail.cohort = histogram.opened(trail.context)
-
     def _choose(
-        self, memory: RegionMemory, trail: Trail, miss_usd: float, hold_usd_per_s: float, t_even_s: float
-    ) -> float:
+        self, memory: RegionMemory, context: int, miss_usd: float, hold_usd_per_s: float, t_even_s: float
+    ) -> tuple[float, int]:
+        """A TTL, and who chose it."""
         account = memory.account
-        trail.choice = ADMITTED
         if not account.within_bound():
-            return t_even_s
-        ttl_s = memory.best_ttl_s(trail.context, t_even_s)
+            return t_even_s, ADMITTED
+        ttl_s = memory.best_ttl_s(context, t_even_s)
         loss_usd = loss_at_worst(miss_usd, ttl_s * hold_usd_per_s)
         if account.admits(loss_usd):
-            return ttl_s
+            return ttl_s, ADMITTED
         if account.towers(loss_usd):
-            if trail.context == FIRST_READ and ttl_s <= LEAN_BELOW * t_even_s:
-                trail.choice = LEAN
-                return account.draw_lean() * t_even_s
+            if context == FIRST_READ and ttl_s <= LEAN_BELOW * t_even_s:
+                return account.draw_lean() * t_even_s, LEAN
             if account.admits(loss_at_worst(miss_usd, miss_usd)):
-                return t_even_s
-        trail.choice = SAFE
-        return account.draw() * t_even_s
+                return t_even_s, ADMITTED
+        return account.draw() * t_even_s, SAFE
 
     def _when_paid_for(
-        self, trail: Trail, now_s: float, ttl_s: float, fetch_usd: float, put_usd: float
-    ) -> float:
+        self, trail: Trail, now_s: float, ttl_s: float, choice: int, fetch_usd: float, put_usd: float
+    ) -> tuple[float, int]:
         """Small objects, whose PUT costs more than reading them remotely: a replica once reads have paid for it."""
         if trail.last_read_s >= 0 and now_s <= trail.expires_s():
-            return ttl_s
+            return ttl_s, choice
         trail.rent_usd += fetch_usd
         if trail.rent_usd < put_usd:
-            trail.choice = SAFE
-            return 0.0
+            return 0.0, SAFE
         trail.rent_usd = 0.0
-        return ttl_s
+        return ttl_s, choice
 
 
 def forgettable(memory: RegionMemory, trail: Trail, t_even_s: float, now_s: float) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from gsfs.policy.bucket import BucketPolicy, Placement
 from gsfs.policy.decide import new_memory
 from gsfs.policy.placement import decide_write
-from gsfs.policy.prices import SECONDS_PER_MONTH
+from gsfs.policy.prices import SECONDS_PER_MONTH, Edge
 from gsfs.policy.ttl import RegionMemory, Trail, forgettable
 from gsfs.sim.requests import GET, OTHER, PUT, Placed
 from gsfs.sim.world import World
@@ -22,16 +22,29 @@ SWEEP = 1 << 18
 """Requests between two sweeps for trails to forget."""
 
 
-@dataclass(slots=True)
-class Thing:
-    """One object in a replay."""
+@dataclass(frozen=True, slots=True)
+class Fare:
+    """What reading costs in one region objects that have their permanent replicas elsewhere."""
 
-    size: int
-    home: int
-    permanent: int
-    """Bit i: a permanent replica in region i."""
-    since_s: float
-    trails: list[Trail | None]
+    lasting: int
+    """The cheapest region with a permanent replica: what a TTL is reckoned against."""
+    nearer: tuple[int, ...]
+    """Regions that are cheaper still, cheapest first: asked while they hold a replica that a read has made."""
+    edge: Edge
+    """From ``lasting``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a writer's objects are placed for good; shared by all of them."""
+
+    permanent: tuple[int, ...]
+    fares: tuple[Fare | None, ...]
+    """By region of the reader; None where there is a permanent replica."""
+
+
+Thing = tuple[int, float, Target, list[Trail | None]]
+"""One object in a replay: its size, when it was written, where it was placed, its trails by region."""
 
 
 @dataclass(slots=True)
@@ -69,114 +82,109 @@ class Replay:
     things: dict[int, Thing] = field(default_factory=dict)
     now_s: float = 0.0
     until_sweep: int = SWEEP
-    targets: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Home and permanent mask by writer; decided once per writer, again at each sweep."""
-    reads_by_region: list[int] = field(init=False)
+    targets: dict[int, Target] = field(default_factory=dict)
+    """By writer; decided once per writer, again at each sweep."""
+    served: list[int] = field(init=False)
+    served_bytes: list[int] = field(init=False)
+    """Reads that were served in their own region, by region; ``finish`` enters them into the meter."""
+    least_age_s: list[float] = field(init=False)
+    """How long a permanent replica is paid for at least, by region."""
 
     def __post_init__(self) -> None:
         n = len(self.world)
         self.meter = Meter.zero(n)
-        self.reads_by_region = [0] * n
+        self.served, self.served_bytes = [0] * n, [0] * n
         names, prices = self.world.regions, self.world.prices
         self.memories = [new_memory(region, names, prices) for region in names]
+        self.least_age_s = [prices.min_age_s(region) for region in names]
 
     def feed(self, batch: Sequence[Placed]) -> None:
         """Replay one batch. One long loop, because calls per request would halve the speed."""
-        things, meter, memories, edges = self.things, self.meter, self.memories, self.world.edges
+        things, meter, memories = self.things, self.meter, self.memories
         after_read, reads, read_bytes = self.policy.ttl.after_read, meter.reads, meter.read_bytes
-        byte_s, gets, by_region = meter.byte_s, meter.gets, self.reads_by_region
-        lasting, hits, local = self._lasting, 0, 0
+        byte_s, served, served_bytes, hits = meter.byte_s, self.served, self.served_bytes, 0
         for now, op, key, request_size, length, region in batch:
             if op != GET:
                 if op != OTHER:
                     self._replace(now, op, key, request_size, region)
                 continue
-            by_region[region] += 1
             thing = things.get(key)
             if thing is None:
-                thing = self._appear(now, key, request_size, self.birth_region(key))
-            if thing.permanent >> region & 1:
-                local += 1
-                gets[region] += 1
-                reads[region][region] += 1
-                read_bytes[region][region] += length
+                thing = self._appear(now, key, request_size, self.birth_region(key), region)
+            size, _since, target, trails = thing
+            fare = target.fares[region]
+            if fare is None:
+                served[region] += 1
+                served_bytes[region] += length
                 continue
-            trail, size = thing.trails[region], thing.size
-            hit = False
+            trail, hit = trails[region], False
             if trail is None:
-                trail = thing.trails[region] = Trail()
+                trail = trails[region] = Trail()
             else:
                 gap, ttl = now - trail.last_read_s, trail.ttl_s
                 hit = gap <= ttl
                 byte_s[region] += (gap if hit else ttl) * size
-            edge = edges[
-                thing.home if thing.permanent & (thing.permanent - 1) == 0 else lasting(thing, region)
-            ][region]
+            edge = fare.edge
+            put_usd = edge.put_usd
+            ttl = after_read(
+                memories[region],
+                trail,
+                now,
+                edge.egress_usd_per_byte * size + edge.get_usd + put_usd,
+                edge.storage_usd_per_byte_s * size,
+                put_usd,
+            )
             if hit:
                 hits += 1
-                gets[region] += 1
-                reads[region][region] += 1
-                read_bytes[region][region] += length
-                after_read(
-                    memories[region], trail, now, edge.miss_usd(size), edge.hold_usd_per_s(size), edge.put_usd
-                )
+                served[region] += 1
+                served_bytes[region] += length
                 continue
-            source = self._source(thing, region, now)
-            ttl = after_read(
-                memories[region], trail, now, edge.miss_usd(size), edge.hold_usd_per_s(size), edge.put_usd
-            )
-            self._bill_miss(source, region, size, length, keep=ttl > 0)
+            source = fare.lasting
+            for other in fare.nearer:
+                rival = trails[other]
+                if rival is not None and now <= rival.last_read_s + rival.ttl_s:
+                    source = other
+                    break
+            reads[source][region] += 1
+            read_bytes[source][region] += length
+            if ttl > 0:
+                meter.puts[region] += 1
+                meter.egress_bytes[source][region] += size
+            else:
+                meter.egress_bytes[source][region] += length
         meter.hits += hits
-        meter.local += local
         if batch:
             self.now_s = batch[-1][0]
         self.until_sweep -= len(batch)
         if self.until_sweep <= 0:
             self._sweep()
 
-    def _bill_miss(self, source: int, region: int, size: int, length: int, *, keep: bool) -> None:
-        meter = self.meter
-        moved = size if keep else length
-        meter.misses += 1
-        meter.gets[source] += 1
-        meter.reads[source][region] += 1
-        meter.read_bytes[source][region] += length
-        meter.egress_bytes[source][region] += moved
-        if keep:
-            meter.puts[region] += 1
-
-    def _source(self, thing: Thing, region: int, now: float) -> int:
-        """The cheapest region that holds a replica now."""
-        alive = {r for r, t in enumerate(thing.trails) if t is not None and now <= t.last_read_s + t.ttl_s}
-        alive.discard(region)
-        alive.update(r for r in self.world.order[region] if thing.permanent >> r & 1)
-        for source in self.world.order[region]:
-            if source in alive:
-                return source
-        return thing.home
-
-    def _lasting(self, thing: Thing, region: int) -> int:
-        """The cheapest region that holds a permanent replica: what a TTL is reckoned against."""
-        return next(r for r in self.world.order[region] if thing.permanent >> r & 1)
-
-    def _appear(self, now: float, key: int, size: int, writer: int) -> Thing:
-        """An object begins to exist."""
+    def _appear(self, now: float, key: int, size: int, writer: int, reader: int | None = None) -> Thing:
+        """An object begins to exist: it is written, or read (by ``reader``) without having been written."""
         target = self.targets.get(writer)
         if target is None:
-            target = self.targets[writer] = self._decide_write(writer, now)
-        thing = Thing(size, target[0], target[1], now, [None] * len(self.world))
-        self.things[key] = thing
+            target = self.targets[writer] = self._decide_write(writer, now, reader)
+        thing = self.things[key] = (size, now, target, [None] * len(target.fares))
         return thing
 
-    def _decide_write(self, writer: int, now: float) -> tuple[int, int]:
+    def _decide_write(self, writer: int, now: float, reader: int | None) -> Target:
         names = self.world.regions
         months = max(now, 3600.0) / SECONDS_PER_MONTH * max(1, len(self.things))
-        rates = {names[r]: count / months for r, count in enumerate(self.reads_by_region) if count}
+        rates = {}
+        for r, name in enumerate(names):
+            count = self.served[r] + sum(row[r] for row in self.meter.reads) + (r == reader)
+            if count:
+                rates[name] = count / months
         decision = decide_write(self.policy, names[writer], names, self.world.prices, reads_per_month=rates)
-        mask = 0
-        for region in decision.permanent:
-            mask |= 1 << names.index(region)
-        return names.index(decision.home), mask
+        permanent = tuple(sorted(names.index(region) for region in decision.permanent))
+        return Target(permanent, tuple(self._fare(permanent, r) for r in range(len(names))))
+
+    def _fare(self, permanent: tuple[int, ...], reader: int) -> Fare | None:
+        if reader in permanent:
+            return None
+        order = [region for region in self.world.order[reader] if region != reader]
+        first = next(at for at, region in enumerate(order) if region in permanent)
+        return Fare(order[first], tuple(order[:first]), self.world.edges[order[first]][reader])
 
     def _replace(self, now: float, op: int, key: int, size: int, region: int) -> None:
         """A PUT or a DELETE: the old version and all its replicas end."""
@@ -184,40 +192,48 @@ class Replay:
         if old is not None:
             self._settle(old, now)
         if op == PUT:
-            thing = self._appear(now, key, size, region)
-            for target in range(len(self.world)):
-                if thing.permanent >> target & 1:
-                    self.meter.puts[target] += 1
-                    if target != region:
-                        self.meter.egress_bytes[region][target] += size
+            meter = self.meter
+            for target in self._appear(now, key, size, region)[2].permanent:
+                meter.puts[target] += 1
+                if target != region:
+                    meter.egress_bytes[region][target] += size
 
     def _settle(self, thing: Thing, now: float) -> None:
         """Bill the storage of all replicas of an object up to its end."""
         byte_s = self.meter.byte_s
-        for region, trail in enumerate(thing.trails):
-            if thing.permanent >> region & 1:
-                least = self.world.prices.min_age_s(self.world.regions[region])
-                byte_s[region] += max(now - thing.since_s, least) * thing.size
-            elif trail is not None:
-                byte_s[region] += min(now - trail.last_read_s, trail.ttl_s) * thing.size
+        size, since, target, trails = thing
+        for region in target.permanent:
+            lived, least = now - since, self.least_age_s[region]
+            byte_s[region] += (lived if lived > least else least) * size
+        for region, trail in enumerate(trails):
+            if trail is not None:
+                gap, ttl = now - trail.last_read_s, trail.ttl_s
+                byte_s[region] += (gap if gap < ttl else ttl) * size
 
     def _sweep(self) -> None:
         """Forget trails without effect; decide placements anew."""
         self.until_sweep = SWEEP
         if self.policy.placement is Placement.CHEAPEST:
             self.targets.clear()
-        for thing in self.things.values():
-            for region, trail in enumerate(thing.trails):
-                if trail is None:
+        for size, _since, target, trails in self.things.values():
+            for region, trail in enumerate(trails):
+                fare = target.fares[region]
+                if trail is None or fare is None:
                     continue
-                t_even_s = self.world.edges[self._lasting(thing, region)][region].t_even_s(thing.size)
-                if forgettable(self.memories[region], trail, t_even_s, self.now_s):
-                    self.meter.byte_s[region] += trail.ttl_s * thing.size
-                    thing.trails[region] = None
+                if forgettable(self.memories[region], trail, fare.edge.t_even_s(size), self.now_s):
+                    self.meter.byte_s[region] += trail.ttl_s * size
+                    trails[region] = None
 
     def finish(self) -> Meter:
-        """Bill what is stored until the last request."""
+        """Bill what is stored until the last request, and add up."""
         for thing in self.things.values():
             self._settle(thing, self.now_s)
         self.things.clear()
-        return self.meter
+        meter = self.meter
+        meter.misses = sum(map(sum, meter.reads))
+        meter.local = sum(self.served) - meter.hits
+        for region, count in enumerate(self.served):
+            meter.reads[region][region] = count
+            meter.read_bytes[region][region] = self.served_bytes[region]
+        meter.gets = [sum(row) for row in meter.reads]
+        return meter
