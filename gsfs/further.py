@@ -1,7 +1,8 @@
-"""Requests that pyfuse3 has no handler for: `df` of a path, fallocate, lseek, copy_file_range; and the umask left to us.
+"""Requests that pyfuse3 has no handler for: `df` of a path, fallocate, lseek, copy_file_range; and what it cannot ask for.
 
 Translates; decides nothing. Where libfuse's table is not found (see ``libfuse``) a mount goes without them: the kernel
-then falls back or answers EOPNOTSUPP, `df` shows the whole mount everywhere, and the umask narrows default ACLs.
+then falls back or answers EOPNOTSUPP, `df` shows the whole mount everywhere, the umask narrows default ACLs, and each
+write costs a second request.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Further:
         self._ranges = volume.ranges
         self._table = table
         table.want(libfuse.DONT_MASK)
+        table.claim(libfuse.HANDLE_KILLPRIV_V2)
         table.handle(Slot.STATFS, self._statfs)
         table.handle(Slot.FALLOCATE, self._fallocate)
         table.handle(Slot.LSEEK, self._lseek)

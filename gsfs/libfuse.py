@@ -33,8 +33,13 @@ LIBFUSE_OLDEST = 38
 """3.8: the first that knows every slot used here, as ``fuse_version`` tells it."""
 SESSION_WORDS = 128
 """How much of a session is searched for the table, which stands near its beginning."""
+CUSTOM_IO = range(313, 317)
+"""3.13 to 3.16: versions in which fuse_session_custom_io exists, and takes three arguments."""
 DONT_MASK = 1 << 6
 """FUSE_CAP_DONT_MASK: the umask is ours to apply, because a default ACL stands for it."""
+HANDLE_KILLPRIV_V2 = 1 << 28
+"""FUSE_HANDLE_KILLPRIV_V2 of linux/fuse.h: setuid and setgid are ours to take away when a file changes. The kernel need
+not ask for security.capability before each write then, but only once for a file whose attributes it has just learned."""
 
 
 class Slot(enum.IntEnum):
@@ -64,6 +69,8 @@ SIGNATURES: dict[Slot, Any] = {
 
 PYFUSE3_INIT = ctypes.PYFUNCTYPE(None, _PTR, _PTR)
 """pyfuse3's handlers take for granted that the interpreter's lock is held."""
+
+WRITEV = ctypes.CFUNCTYPE(ctypes.c_ssize_t, _INT, _PTR, _INT, _PTR)
 
 
 class _Connection(ctypes.Structure):
@@ -105,13 +112,33 @@ def handle_of(file_info: int) -> int:
     return int(_FileInfo.from_address(file_info).fh)
 
 
-class Table:
-    """The operations of one session. Replaced handlers live as long as this object."""
+class _CustomIo(ctypes.Structure):
+    """``struct fuse_custom_io``: how a session reads and writes its descriptor."""
 
-    def __init__(self, address: int, library: ctypes.CDLL) -> None:
+    _fields_ = tuple((name, _PTR) for name in ("writev", "read", "splice_receive", "splice_send"))
+
+
+class _IoVector(ctypes.Structure):
+    """``struct iovec``."""
+
+    _fields_ = (("base", _PTR), ("length", ctypes.c_size_t))
+
+
+class _InitReply(ctypes.Structure):
+    """The beginning of ``struct fuse_init_out``."""
+
+    _fields_ = tuple((name, ctypes.c_uint32) for name in ("major", "minor", "max_readahead", "flags"))
+
+
+class Table:
+    """The operations of one session. What libfuse calls lives as long as this object."""
+
+    def __init__(self, session: int, address: int, library: ctypes.CDLL) -> None:
+        self._session = session
         self._address = address
         self._library = library
-        self._callbacks: list[Any] = []
+        self._kept: list[Any] = []
+        library.fuse_session_custom_io.argtypes = (_PTR, _PTR, _INT)
         library.fuse_reply_err.argtypes = (_PTR, _INT)
         library.fuse_reply_write.argtypes = (_PTR, ctypes.c_size_t)
         library.fuse_reply_lseek.argtypes = (_PTR, _OFF)
@@ -150,8 +177,35 @@ class Table:
 
         self._replace(Slot.INIT, SIGNATURES[Slot.INIT](init))
 
+    def claim(self, flags: int) -> None:
+        """Answer INIT with flags that this libfuse does not know; nothing where it has another way to do that.
+
+        The first thing that a session writes is its answer to INIT; from then on it writes by itself again. (An old
+        kernel ignores flags that it did not offer.) Before serving.
+        """
+        if self._library.fuse_version() not in CUSTOM_IO:
+            return
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.writev.argtypes, libc.writev.restype = (_INT, _PTR, _INT), ctypes.c_ssize_t
+        plain = _CustomIo(*(ctypes.cast(f, ctypes.c_void_p).value for f in (libc.writev, libc.read)))
+
+        def writev(fd: int, vectors: int, count: int, _user_data: int) -> int:
+            self._set_io(plain)
+            parts = (_IoVector * count).from_address(vectors)
+            if count > 1 and parts[1].length >= ctypes.sizeof(_InitReply):
+                _InitReply.from_address(parts[1].base).flags |= flags
+            return int(libc.writev(fd, vectors, count))
+
+        callback = WRITEV(writev)
+        self._kept.append(callback)
+        self._set_io(_CustomIo(ctypes.cast(callback, ctypes.c_void_p).value, plain.read))
+
+    def _set_io(self, io: _CustomIo) -> None:
+        fd = self._library.fuse_session_fd(self._session)
+        self._library.fuse_session_custom_io(self._session, ctypes.byref(io), fd)
+
     def _replace(self, slot: Slot, callback: Any) -> None:
-        self._callbacks.append(callback)
+        self._kept.append(callback)
         self._word(slot).value = ctypes.cast(callback, ctypes.c_void_p).value
 
     def _word(self, slot: Slot) -> ctypes.c_void_p:
@@ -189,7 +243,7 @@ def find_table(mountpoint: str) -> Table | None:
         if _is_fuse(library.fuse_session_fd(session)):
             address = _table_in(session, mappings)
             if address is not None:
-                return Table(address, library)
+                return Table(session, address, library)
     return None
 
 

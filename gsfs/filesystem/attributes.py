@@ -43,6 +43,8 @@ class Changes:
     mtime_ns: int | None = None
 
 
+NOTHING = Changes()
+
 VirtualXattr = Callable[[Inode], bytes]
 
 
@@ -70,8 +72,12 @@ class Attributes:
         now = self._core.now()
         if changes.size is not None:
             self.truncate(inode, changes.size)
+        if changes.size is not None or changes == NOTHING:
+            self.drop_privileges(inode, caller)
         if changes.mode is not None:
             self._chmod(inode, changes.mode)
+        elif changes.uid is not None or changes.gid is not None:
+            self._drop_privileges_of_owner(inode, caller)
         if changes.uid is not None:
             inode.uid = changes.uid
         if changes.gid is not None:
@@ -107,12 +113,18 @@ class Attributes:
     def drop_privileges(self, inode: Inode, caller: Caller) -> None:
         """What a write takes away unless root writes: setuid, and setgid where it means a group to run as.
 
-        The kernel sees to it at write and truncate; open with O_TRUNC is one request, and ours to handle.
+        Before a write that must take them away the kernel asks for a change of nothing, and learns the mode from the
+        answer (or for the new mode, where it did not leave that to us: see ``libfuse.HANDLE_KILLPRIV_V2``).
         """
-        if caller.uid == 0:
+        if caller.uid != 0 and inode.is_regular:
+            self._drop_privileges_of_owner(inode, caller)
+
+    def _drop_privileges_of_owner(self, inode: Inode, caller: Caller) -> None:
+        """What a new owner takes away, root or not."""
+        if inode.is_dir:
             return
         mode = inode.mode & ~stat.S_ISUID
-        if mode & stat.S_IXGRP or caller.gid != inode.gid:
+        if mode & stat.S_IXGRP or (caller.uid != 0 and caller.gid != inode.gid):
             mode &= ~stat.S_ISGID
         inode.mode = mode
 

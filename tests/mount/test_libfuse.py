@@ -14,6 +14,16 @@ from tests.mount.conftest import MakeMount
 NOT_FOUND = "from gsfs import libfuse\nlibfuse.find_table = lambda mountpoint: None\n"
 """A module that Python imports by itself when it starts."""
 
+COUNTING = """
+from gsfs.fuse import Operations
+asked = Operations.getxattr
+async def getxattr(self, inode, name, ctx):
+    with open({path!r}, "ab") as out:
+        out.write(name + b"\\n")
+    return await asked(self, inode, name, ctx)
+Operations.getxattr = getxattr
+"""
+
 
 @pytest.fixture
 def session() -> tuple[ctypes.Array[ctypes.c_uint64], list[libfuse._Mapping]]:
@@ -66,3 +76,14 @@ def test_a_mount_without_the_table_says_so_and_works(make_mount: MakeMount, tmp_
     finally:
         os.umask(old)
     assert (mount.bucket / "h").stat().st_mode & 0o777 == 0o640
+
+
+def test_the_kernel_asks_once_and_not_before_each_write(make_mount: MakeMount, tmp_path: Path) -> None:
+    """A second request, for security.capability, had made every small write half as expensive again."""
+    asked = tmp_path / "asked"
+    (tmp_path / "sitecustomize.py").write_text(COUNTING.format(path=str(asked)))
+    mount = make_mount(environment={"PYTHONPATH": str(tmp_path)})
+    with (mount.bucket / "f").open("wb", buffering=0) as file:
+        for _ in range(100):
+            file.write(b"x" * 4096)
+    assert asked.read_bytes().splitlines().count(b"security.capability") == 1

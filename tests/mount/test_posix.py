@@ -10,6 +10,7 @@ import errno
 import fcntl
 import mmap
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -18,6 +19,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -166,6 +168,50 @@ def test_setuid_and_setgid_go_when_somebody_else_changes_the_file(place: Path, h
     assert stat.S_IMODE(os.stat("f").st_mode) == 0o777
 
 
+@pytest.mark.parametrize("how", ["write", "truncate", "allocate", "punch", "copy"])
+def test_privileges_go_with_the_writer_not_with_who_opened(place: Path, how: str) -> None:
+    """Warm: the kernel has written to the file before, and knows that it had nothing to take away."""
+    fd = os.open("f", os.O_CREAT | os.O_RDWR)
+    for _ in range(3):
+        os.write(fd, b"content")
+    actions: dict[str, Callable[[], object]] = {
+        "write": lambda: os.pwrite(fd, b"x", 0),
+        "truncate": lambda: os.ftruncate(fd, 1),
+        "allocate": lambda: os.posix_fallocate(fd, 0, 100),
+        "punch": lambda: LIBC.fallocate(fd, 3, ctypes.c_long(0), ctypes.c_long(5)) and os.abort(),
+        "copy": lambda: os.copy_file_range(fd, fd, 5, 0, 5),
+    }
+    for mode, left in ((0o6777, 0o777), (0o2767, 0o767), (0o4644, 0o644)):
+        os.chmod("f", mode)
+        actions[how]()
+        assert stat.S_IMODE(os.stat("f").st_mode) == mode  # root may
+        assert as_user(NOBODY, actions[how]) == 0
+        assert stat.S_IMODE(os.stat("f").st_mode) == left
+
+
+def test_a_program_that_somebody_changed_no_longer_runs_as_root(place: Path) -> None:
+    shutil.copy(shutil.which("id") or "", "program")
+    os.chmod("program", 0o4755)
+    run = partial(subprocess.run, ["./program", "-u"], stdout=subprocess.PIPE, check=True, user=NOBODY)
+    assert run().stdout == b"0\n"
+    fd = os.open("program", os.O_WRONLY | os.O_APPEND)
+    assert as_user(NOBODY, lambda: os.write(fd, b"x")) == 0
+    os.close(fd)
+    assert run().stdout == b"%d\n" % NOBODY
+
+
+def test_giving_a_file_away_takes_its_privileges_even_from_root(place: Path) -> None:
+    Path("f").touch()
+    for mode, left in ((0o6777, 0o777), (0o6767, 0o2767)):
+        os.chmod("f", mode)
+        os.chown("f", 1, -1)
+        assert stat.S_IMODE(os.stat("f").st_mode) == left
+    os.mkdir("d")
+    os.chmod("d", 0o6755)
+    os.chown("d", 1, 1)
+    assert stat.S_IMODE(os.stat("d").st_mode) == 0o6755
+
+
 def test_file_capabilities_go_when_the_file_changes(place: Path) -> None:
     for action in (
         lambda: Path("f").write_bytes(b"x"),
@@ -176,6 +222,13 @@ def test_file_capabilities_go_when_the_file_changes(place: Path) -> None:
         os.setxattr("f", "security.capability", struct.pack("<IIIII", 0x02000001, 0x400, 0, 0, 0))
         action()
         assert error_of(os.getxattr, "f", "security.capability") == errno.ENODATA
+    capability = struct.pack("<IIIII", 0x02000001, 0x400, 0, 0, 0)
+    with open("f", "wb", buffering=0) as file:
+        for _ in range(3):  # the kernel knows that there is none, until one is set
+            file.write(b"x")
+            os.setxattr("f", "security.capability", capability)
+            file.write(b"x")
+            assert error_of(os.getxattr, "f", "security.capability") == errno.ENODATA
 
 
 def test_sticky_directory_lets_owners_only_remove_and_rename(place: Path) -> None:
