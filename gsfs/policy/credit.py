@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 
 SAFE_RATIO = math.e / (math.e - 1)
 """1.582: expected cost of the safe rule over the optimum."""
+SET_ASIDE = SAFE_RATIO - 1
+"""What the transfer that opens an interval sets aside for the hold, in transfers."""
 BOUND = 2.0
 SPARE = BOUND - SAFE_RATIO
 
@@ -55,7 +57,7 @@ def loss_at_worst(miss_usd: float, hold_usd: float) -> float:
     not come before T_even (the transfer that opened the interval has set aside (SAFE_RATIO - 1) N for the hold).
     """
     just_after = miss_usd + hold_usd - SAFE_RATIO * hold_usd
-    never = hold_usd - (SAFE_RATIO - 1) * miss_usd
+    never = hold_usd - SET_ASIDE * miss_usd
     return just_after if just_after > never else never
 
 
@@ -181,11 +183,18 @@ class CreditAccount:
     def _stake(
         self, index: int, slot: Slot, sign: float, miss_usd: float, hold_usd: float, usd_per_s: float
     ) -> None:
-        """Put an admitted interval into its slot (sign 1) or take it out (-1)."""
-        slot.worst_usd += sign * loss_at_worst(miss_usd, hold_usd)
-        slot.lapse_usd += sign * (hold_usd - (SAFE_RATIO - 1) * miss_usd)
-        slot.usd_per_s += sign * usd_per_s
-        reserve = slot.reserve_usd((index - self.slot) * self.slot_s)
+        """Put an admitted interval into its slot (sign 1) or take it out (-1).
+
+        Twice for each read: ``loss_at_worst`` and ``Slot.reserve_usd`` are written out, for the sake of speed.
+        """
+        just_after = miss_usd + hold_usd - SAFE_RATIO * hold_usd
+        never = hold_usd - SET_ASIDE * miss_usd
+        slot.worst_usd = worst = slot.worst_usd + sign * (just_after if just_after > never else never)
+        slot.lapse_usd = lapse = slot.lapse_usd + sign * never
+        slot.usd_per_s = usd_per_s = slot.usd_per_s + sign * usd_per_s
+        later = lapse + SAFE_RATIO * ((index - self.slot) * self.slot_s) * usd_per_s
+        most = later if later < worst else worst
+        reserve = most if most > 0.0 else 0.0
         self.reserved_usd += reserve - slot.reserved_usd
         slot.reserved_usd = reserve
 

@@ -120,7 +120,7 @@ def _ttl_costs(memory: RegionMemory, trail: Trail, t_even_s: float, per_s: float
         "keep nothing": 0.0,
         "keep for T_even / 2": t_even_s / 2,
         "keep for T_even": t_even_s,
-        "keep for the best TTL by the histogram": survival.best_ttl_s(t_even_s)[0],
+        "keep for the best TTL by the histogram": memory.histogram.best_ttl_s(trail.context, t_even_s),
         "keep as decided": min(trail.ttl_s, t_even_s),
     }
     return tuple(

@@ -13,10 +13,10 @@ The state is bounded: ``CONTEXTS`` times ``BINS`` masses and ``HORIZON_SLOTS`` o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
+from math import log2
 from operator import mul
 
 BINS_PER_OCTAVE = 4
@@ -24,6 +24,9 @@ BINS = 33 * BINS_PER_OCTAVE
 """Bins are geometric from one second to 2**33 s (272 years); bin i ends at 2**((i+1)/4) seconds."""
 BIN_END_S = tuple(2.0 ** ((i + 1) / BINS_PER_OCTAVE) for i in range(BINS))
 BIN_MID_S = tuple(2.0 ** ((i + 0.5) / BINS_PER_OCTAVE) for i in range(BINS))
+BIN_TAIL_S = tuple(end_s - mid_s for end_s, mid_s in zip(BIN_END_S, BIN_MID_S, strict=True))
+BIN_STEP_S = (*(after_s - mid_s for after_s, mid_s in zip(BIN_MID_S[1:], BIN_MID_S, strict=False)), 0.0)
+"""From the middle of a bin to its end, and to the middle of the next."""
 
 CONTEXTS = 6
 FIRST_READ = 0
@@ -53,7 +56,7 @@ def bin_of(gap_s: float) -> int:
     """Index of the bin that holds ``gap_s``."""
     if gap_s <= 1.0:
         return 0
-    index = int(math.log2(gap_s) * BINS_PER_OCTAVE)
+    index = int(log2(gap_s) * BINS_PER_OCTAVE)
     return index if index < BINS else BINS - 1
 
 
@@ -71,30 +74,13 @@ def context_of(gap_s: float, t_even_s: float) -> int:
 
 @dataclass(slots=True)
 class Survival:
-    """What share of intervals is still open after each bin, and the smallest expected cost read off it."""
+    """What share of intervals is still open after each bin, and expected costs read off it."""
 
     after: list[float]
     """after[i]: probability that the next read comes later than BIN_END_S[i]; the last bin is that of T_even."""
 
-    def best_ttl_s(self, t_even_s: float) -> tuple[float, float]:
-        """The TTL in [0, T_even] of least expected cost, and that cost in seconds of storage.
-
-        The cost of TTL T (SkyStore, section on expected cost, divided by sigma), up to a constant:
-        sum over gaps g <= T of p(g) g  +  sum over T < g <= T_even of p(g) (T + T_even)  +  P(g > T_even) T.
-        """
-        beyond_s = self.after[-1] * t_even_s
-        best_s, least = 0.0, t_even_s
-        held, before = 0.0, 1.0
-        for now, mid_s, ttl_s in zip(self.after, BIN_MID_S, BIN_END_S, strict=False):
-            held += (before - now) * mid_s
-            cost = held + now * (ttl_s + t_even_s)
-            if cost < least:
-                best_s, least = ttl_s, cost
-            before = now
-        return min(best_s, t_even_s), least - beyond_s
-
     def expected_s(self, ttl_s: float, t_even_s: float) -> float:
-        """Expected cost of any TTL up to T_even, in seconds of storage, by the same formula."""
+        """Expected cost of any TTL up to T_even, in seconds of storage (``GapHistogram.best_ttl_s`` has the formula)."""
         beyond, held, before = self.after[-1], 0.0, 1.0
         for i, now in enumerate(self.after):
             if BIN_END_S[i] > ttl_s:
@@ -235,14 +221,39 @@ class GapHistogram:
         The prior says 1 - x of an interval at the beginning of a bin, and 1 - y at its end, so of those that began it
         (y - x) / (1 - x) end in it; here with numerator and denominator over PRIOR_SHARE / T_even^PRIOR_SHAPE.
         """
+        lasting, pulled, whole = self._blended(context, t_even_s)
+        columns = zip(lasting, pulled, BIN_BEGIN_SHAPED, strict=False)
+        return Survival(
+            list(accumulate((last - pull / (whole - begin) for last, pull, begin in columns), mul))
+        )
+
+    def best_ttl_s(self, context: int, t_even_s: float) -> float:
+        """The TTL in [0, T_even] of least expected cost.
+
+        The cost of TTL T (SkyStore, section on expected cost, divided by sigma), up to a constant:
+        sum over gaps g <= T of p(g) g  +  sum over T < g <= T_even of p(g) (T + T_even)  +  P(g > T_even) T.
+        With S(T) of the intervals still open at T it is, up to P(g > T_even) T_even, the integral of S up to T
+        plus S(T) T_even: one pass, in which ``left`` is what ``survival`` calls ``after``.
+        """
+        lasting, pulled, whole = self._blended(context, t_even_s)
+        best_s, least = 0.0, t_even_s
+        left, held = 1.0, BIN_MID_S[0]
+        for last, pull, begin, tail_s, step_s, ttl_s in zip(
+            lasting, pulled, BIN_BEGIN_SHAPED, BIN_TAIL_S, BIN_STEP_S, BIN_END_S, strict=False
+        ):
+            left *= last - pull / (whole - begin)
+            cost = held + left * (tail_s + t_even_s)
+            if cost < least:
+                best_s, least = ttl_s, cost
+            held += left * step_s
+        return best_s if best_s < t_even_s else t_even_s
+
+    def _blended(self, context: int, t_even_s: float) -> tuple[list[float], list[float], float]:
+        """The numbers of ``Evidence`` up to the bin that holds T_even, and the measure of the prior."""
         if self.known is None:
             self.known = self._evidence()
         lasting, pulled = self.known.of(context)
-        whole, bins = t_even_s**PRIOR_SHAPE / PRIOR_SHARE, bin_of(t_even_s) + 1
-        columns = zip(lasting[:bins], pulled, BIN_BEGIN_SHAPED, strict=False)
-        return Survival(
-            list(accumulate([last - pull / (whole - begin) for last, pull, begin in columns], mul))
-        )
+        return lasting[: bin_of(t_even_s) + 1], pulled, t_even_s**PRIOR_SHAPE / PRIOR_SHARE
 
     def _evidence(self) -> Evidence:
         """A copy: what is learned from now on is in none of the numbers, or a bin could lose more than was at risk."""

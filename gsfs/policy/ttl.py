@@ -72,7 +72,7 @@ class RegionMemory:
     remembered_s: float = field(init=False)
     """After so long, all that an interval of the reference T_even has taught is known."""
     ttls: dict[tuple[int, int], float] = field(default_factory=dict)
-    """TTLs by (context, bin of T_even), as of the histogram's tables; derived, never stored."""
+    """TTLs by (context, bin of T_even), as of the histogram's evidence; derived, never stored."""
 
     def __post_init__(self) -> None:
         slot_s = self.reference_t_even_s / SLOTS_PER_T_EVEN
@@ -97,8 +97,8 @@ class RegionMemory:
         key = (context, bin_of(t_even_s))
         ttl_s = self.ttls.get(key)
         if ttl_s is None:
-            ttl_s = self.ttls[key] = self.histogram.survival(context, t_even_s).best_ttl_s(t_even_s)[0]
-        return min(ttl_s, t_even_s)
+            ttl_s = self.ttls[key] = self.histogram.best_ttl_s(context, t_even_s)
+        return ttl_s if ttl_s < t_even_s else t_even_s
 
     def to_bytes(self) -> bytes:
         """The state for the namespace: versioned JSON, some kilobytes."""

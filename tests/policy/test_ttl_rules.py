@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gsfs.errors import DatabaseCorrupt
 from gsfs.policy.credit import SAFE_RATIO, SPARE, CreditAccount, loss_at_worst
 from gsfs.policy.histogram import (
+    BIN_END_S,
     BINS,
     CONTEXTS,
     FIRST_READ,
@@ -413,3 +414,29 @@ def test_a_reserve_reckoned_late_admits_what_one_reckoned_in_every_slot_does(
         ]
         assert told[0] == told[1]
         assert late.account.reserved_usd >= punctual.account.reserved_usd * (1 - 1e-9) - 1e-9
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, CONTEXTS - 1), st.floats(0.0, 3 * T_EVEN_S), st.booleans()), max_size=200
+    ),
+    st.floats(10.0, 4 * T_EVEN_S),
+)
+def test_best_ttl_is_the_end_of_a_bin_that_costs_least_of_all(
+    reads: list[tuple[int, float, bool]], t_even_s: float
+) -> None:
+    histogram = GapHistogram(T_EVEN_S / SLOTS_PER_T_EVEN)
+    for number, (context, gap_s, ends) in enumerate(reads):
+        histogram.advance(number * 1000.0)
+        cohort = histogram.opened(context)
+        if ends:
+            histogram.closed(context, cohort, gap_s)
+    for context in range(CONTEXTS):
+        survival = histogram.survival(context, t_even_s)
+        assert all(0.0 < after <= 1.0 for after in survival.after)
+        costs = [
+            survival.expected_s(s, t_even_s) for s in (0.0, *BIN_END_S[: len(survival.after) - 1], t_even_s)
+        ]
+        told = survival.expected_s(histogram.best_ttl_s(context, t_even_s), t_even_s)
+        assert told <= min(costs[:-1]) * (1 + 1e-9)
