@@ -10,7 +10,7 @@ from typing import Any
 
 from gsfs import __version__
 from gsfs.config import parse_size
-from gsfs.errors import EntryExists, InvalidArgument, NotEmpty, NotFoundError
+from gsfs.errors import ConfigError, EntryExists, InvalidArgument, NotEmpty, NotFoundError
 from gsfs.filesystem.core import Caller
 from gsfs.filesystem.names import Names
 from gsfs.model import ROOT_INO, Durability, LocationId
@@ -25,6 +25,15 @@ OWN_SETTINGS = ("home", "durability", "quota_bytes", "quota_inodes")
 POLICY_SETTINGS = ("placement", "ttl", "on_read", "budget", "budget_warn", "budget_action")
 SETTINGS = OWN_SETTINGS + POLICY_SETTINGS
 """What ``gsfs bucket set`` takes."""
+WITHOUT_REGION: dict[str, tuple[str, ...]] = {
+    "placement": ("single",),
+    "ttl": ("none", "adaptive"),
+    "on_read": ("never", "ttl"),
+    "budget": ("none",),
+    "budget_warn": (),
+    "budget_action": (),
+}
+"""Values of policies that change nothing, and so may be set, where the mount has no region."""
 
 
 # --- buckets
@@ -74,22 +83,33 @@ def list_buckets(store: Store) -> list[Answer]:
 
 
 def create_bucket(
-    store: Store, names: Names, name: str, settings: dict[str, str], locations: list[str], caller: Caller
+    store: Store,
+    names: Names,
+    name: str,
+    settings: dict[str, str],
+    locations: list[str],
+    caller: Caller,
+    region: str | None = None,
 ) -> Answer:
     """Make a bucket with these settings. Raises EntryExists."""
     if "/" in name or name in ("", ".", ".."):
         raise InvalidArgument(f"bucket {name!r}: takes one name, without /")
     if store.entries.find(ROOT_INO, os.fsencode(name)) is not None:
         raise EntryExists(f"bucket {name!r}: exists already")
-    checked = check_settings(settings, locations)
+    checked = check_settings(settings, locations, region)
     inode = names.mkdir(ROOT_INO, os.fsencode(name), 0o755, caller)
     bucket = store.buckets.get(inode.ino)
     assert bucket is not None
     return apply_settings(store, bucket, name, checked)
 
 
-def check_settings(settings: dict[str, str], locations: list[str]) -> dict[str, Any]:
-    """Typed values of ``key=value`` settings. Raises InvalidArgument, one line."""
+def check_settings(
+    settings: dict[str, str], locations: list[str], region: str | None = None
+) -> dict[str, Any]:
+    """Typed values of ``key=value`` settings. Raises InvalidArgument, one line.
+
+    ``region``: [mount] region; empty: policies that would have no effect are refused; None: not known here.
+    """
     checked: dict[str, Any] = {}
     for key, value in settings.items():
         if key == "home":
@@ -99,14 +119,31 @@ def check_settings(settings: dict[str, str], locations: list[str]) -> dict[str, 
         elif key == "durability":
             checked.update(_durability(value, len(locations)))
         elif key in ("quota_bytes", "quota_inodes"):
-            checked[key] = None if value in ("", "none") else parse_size(value)
+            checked[key] = None if value in ("", "none") else _quota(key, value)
         elif key not in POLICY_SETTINGS:
             raise InvalidArgument(f"{key}: not a setting of a bucket; takes {', '.join(SETTINGS)}")
     policy = {key: value for key, value in settings.items() if key in POLICY_SETTINGS}
     if policy:
+        idle = [key for key, value in policy.items() if value not in WITHOUT_REGION[key]]
+        if region == "" and idle:
+            raise InvalidArgument(
+                f"{idle[0]}={policy[idle[0]]}: needs [mount] region in the configuration: without it nothing is priced "
+                "and every object stays at its bucket's home"
+            )
         check_regions(parse_policy(policy), tuple(locations))
         checked["policy"] = policy
     return checked
+
+
+def _quota(key: str, value: str) -> int:
+    if key == "quota_inodes":
+        if not value.isdecimal():
+            raise InvalidArgument(f"{key}={value}: takes a whole number, or none")
+        return int(value)
+    try:
+        return parse_size(value)
+    except ConfigError:
+        raise InvalidArgument(f"{key}={value}: takes a number and a unit, such as 10GiB, or none") from None
 
 
 def _durability(value: str, most: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
@@ -15,15 +16,25 @@ from typing import Any
 
 import trio.lowlevel
 
-from gsfs.errors import ConfigError, InvalidArgument
-from gsfs.model import ROOT_INO
+from gsfs.errors import ConfigError, InvalidArgument, NoAttribute
+from gsfs.model import ROOT_INO, ObjectState
 from gsfs.namespace.inodes import Inode
 from gsfs.namespace.objects import PhysicalObject
 from gsfs.namespace.replicas import READABLE
 from gsfs.policy.decide import ReplicaFacts
 from gsfs.policy.explain import explain_read, explain_write
-from gsfs.policy.ledger import By, Count, EntryKey, Kind, forecast_usd, summarise, to_decimal
-from gsfs.policy.placement import decide_write
+from gsfs.policy.ledger import (
+    FORECAST_HOURS,
+    PARTS,
+    By,
+    Count,
+    EntryKey,
+    Kind,
+    forecast_usd,
+    summarise,
+    to_decimal,
+)
+from gsfs.policy.plan import Fetch, fetch_usd
 from gsfs.policy.prices import PriceTable
 from gsfs.policy.ttl import Trail
 from gsfs.volume import Volume
@@ -31,6 +42,7 @@ from gsfs.volume import Volume
 Answer = dict[str, Any]
 PAGE = 1000
 PINNED = b"user.gsfs.pinned"
+NOTHING = dict.fromkeys(PARTS, Fraction(0))
 NEEDS_REGION = (
     "needs prices: set [mount] region (where this machine is), or [policy] prices, in the configuration"
 )
@@ -94,15 +106,25 @@ def locations_of(volume: Volume, inode: Inode) -> list[str]:
 
 
 def month_cost_usd(volume: Volume, inode: Inode) -> Decimal:
-    """What keeping the file costs for a month, as it is placed now. Raises ConfigError without prices."""
-    prices, total = prices_of(volume), Fraction(0)
+    """What keeping the file costs for a month, as it is placed now. Raises ConfigError without prices.
+
+    Its share of its objects, what is dead in them included: so all files together cost what is billed.
+    """
+    total = Fraction(0)
+    volume.store.flush()
+    volume.store.objects.flush()
     for object_, size in objects_of(volume, inode):
-        for replica in volume.store.objects.replicas(object_.id):
-            if replica.state in READABLE and not replica.location.startswith("cache:"):
-                total += Fraction(size, 1 << 30) * Fraction(
-                    prices.storage_usd_per_gib_month(replica.location)
-                )
+        total += size * _usd_per_live_byte(volume, object_)
     return to_decimal(total)
+
+
+def _usd_per_live_byte(volume: Volume, object_: PhysicalObject) -> Fraction:
+    """Storage per month of the object at every location, for each byte that a file has in it."""
+    prices, total = prices_of(volume), Fraction(0)
+    for replica in volume.store.objects.replicas(object_.id):
+        if replica.state in READABLE and not replica.location.startswith("cache:"):
+            total += Fraction(prices.storage_usd_per_gib_month(replica.location))
+    return total * Fraction(object_.size, max(object_.live, 1) << 30)
 
 
 def durability_of(volume: Volume, inode: Inode) -> str:
@@ -125,9 +147,7 @@ def explain(volume: Volume, ino: int) -> Answer:
     largest = max((object_ for object_, _ in objects), key=lambda o: o.size, default=None)
     size = largest.size if largest is not None else volume.config.segment_bytes
     policy, reads = steward.policy(bucket), steward.reads_per_month(bucket)
-    decision = decide_write(
-        policy, steward.region, steward.regions, prices, reads_per_month=reads, size_bytes=size
-    )
+    decision = steward.placed(bucket, size_bytes=size)
     answers = [
         explain_write(
             decision, policy, steward.region, steward.regions, prices, reads_per_month=reads, size_bytes=size
@@ -144,12 +164,51 @@ def explain(volume: Volume, ino: int) -> Answer:
                 trail=steward.trail(largest.id) if largest is not None else Trail(),
             )
         )  # fmt: skip
+    told = _file_costs(volume, inode, [object_ for object_, _ in objects], prices)
     return {
         "object": largest.id if largest is not None else None,
         "objects": len(objects),
+        **told,
         "explanations": [answer.to_json() for answer in answers],
-        "lines": [line for answer in answers for line in answer.lines()],
+        "lines": [*_file_lines(told, largest), *(line for answer in answers for line in answer.lines())],
     }
+
+
+def to_fetch(volume: Volume, object_: PhysicalObject) -> Fetch:
+    """What of an object is not in the cache, and from where it would be read."""
+    size_bytes, requests = volume.downloads.to_fetch(object_)
+    readable = [
+        r
+        for r in volume.store.objects.replicas(object_.id)
+        if r.state in READABLE and r.location in volume.locations
+    ]
+    if not size_bytes or not readable:
+        return Fetch()
+    return Fetch(volume.steward.rank(object_, readable)[0].location, size_bytes, requests)
+
+
+def _file_costs(volume: Volume, inode: Inode, objects: list[PhysicalObject], prices: PriceTable) -> Answer:
+    """What reading the file's objects here costs now, and what keeping the file costs; nothing of a directory."""
+    if not objects:
+        return {}
+    fetches = [to_fetch(volume, object_) for object_ in objects if object_.state is ObjectState.SEALED]
+    region = volume.steward.region
+    usd = sum((fetch_usd(fetch, region, prices) for fetch in fetches), Fraction(0))
+    return {
+        "bytes_to_fetch": sum(fetch.size_bytes for fetch in fetches),
+        "read_usd": _usd(usd),
+        "month_usd": f"{month_cost_usd(volume, inode):f}",
+    }
+
+
+def _file_lines(told: Answer, largest: PhysicalObject | None) -> list[str]:
+    if largest is None or not told:
+        return []
+    return [
+        f"reading it here: {told['read_usd']} USD now, for {told['bytes_to_fetch']} bytes that are not in the cache",
+        f"keeping it: {told['month_usd']} USD per month",
+        f"its largest object, {largest.id}:",
+    ]
 
 
 # --- cost
@@ -158,35 +217,50 @@ def explain(volume: Volume, ino: int) -> Answer:
 async def cost(volume: Volume, by: str, forecast_days: int | None, since_days: int) -> Answer:
     """USD by group, split into storage, egress and requests, from the ledger."""
     prices = prices_of(volume)
-    volume.accounts.count_storage()
-    volume.store.write_out()
+    volume.accounts.bring_up_to_date()
     now_hour = int(volume.steward.clock() // 3600)
-    rows = volume.store.policies.lines(now_hour - since_days * 24)
-    lines = [
-        (EntryKey(r.hour, r.bucket, r.location, Kind(r.kind), r.dst), Count(r.requests, r.amount))
-        for r in rows
-    ]
+    lines = _lines(volume, now_hour - since_days * 24)
     if by == "directory":
-        groups = await _by_directory(volume, prices)
+        stored_now = await _by_directory(volume)
+        total = sum(stored_now.values(), Fraction(0))
+        groups = {path: _parts({**NOTHING, "storage": usd}) for path, usd in sorted(stored_now.items())}
     else:
         summed = summarise(lines, prices, By(by))
-        groups = {_label(volume, by, name): _parts(parts) for name, parts in sorted(summed.items())}
+        total = sum((sum(parts.values(), Fraction(0)) for parts in summed.values()), Fraction(0))
+        labelled: dict[str, dict[str, Fraction]] = {}
+        for name, parts in sorted(summed.items()):
+            group = labelled.setdefault(_label(volume, by, name), dict(NOTHING))
+            for part, usd in parts.items():
+                group[part] += usd
+        groups = {label: _parts(parts) for label, parts in labelled.items()}
     answer: Answer = {"by": by, "since_days": since_days, "currency": "USD", "groups": groups}
-    answer["total"] = str(sum((Decimal(g["total"]) for g in groups.values()), Decimal(0)))
+    answer["total"] = _usd(total)
     if forecast_days is not None:
         stored: dict[str, int] = defaultdict(int)
         for _bucket, location, size in volume.store.objects.stored():
             stored[location] += size
         answer["forecast_days"] = forecast_days
-        answer["forecast"] = str(
-            to_decimal(forecast_usd(lines, prices, now_hour, forecast_days, dict(stored)))
-        )
+        recent = _lines(volume, now_hour - FORECAST_HOURS)
+        answer["forecast"] = _usd(forecast_usd(recent, prices, now_hour, forecast_days, dict(stored)))
     return answer
+
+
+def _lines(volume: Volume, since_hour: int) -> list[tuple[EntryKey, Count]]:
+    """The ledger from that hour on."""
+    return [
+        (EntryKey(r.hour, r.bucket, r.location, Kind(r.kind), r.dst), Count(r.requests, r.amount))
+        for r in volume.store.policies.lines(since_hour)
+    ]
 
 
 def _parts(parts: dict[str, Fraction]) -> dict[str, str]:
     total = sum(parts.values(), Fraction(0))
-    return {**{name: str(to_decimal(usd)) for name, usd in parts.items()}, "total": str(to_decimal(total))}
+    return {**{name: _usd(usd) for name, usd in parts.items()}, "total": _usd(total)}
+
+
+def _usd(usd: Fraction) -> str:
+    """To a picodollar, never in powers of ten."""
+    return f"{to_decimal(usd):f}"
 
 
 def _label(volume: Volume, by: str, name: str) -> str:
@@ -200,31 +274,26 @@ def _label(volume: Volume, by: str, name: str) -> str:
     return name
 
 
-async def _by_directory(volume: Volume, prices: PriceTable) -> dict[str, dict[str, str]]:
+async def _by_directory(volume: Volume) -> dict[str, Fraction]:
     """Storage per month of each directory two levels deep: what is kept now, not what was paid.
 
     Reads every extent there is; other requests run between two pages.
     """
     usd: dict[str, Fraction] = defaultdict(Fraction)
-    price = {
-        str(id_): Fraction(prices.storage_usd_per_gib_month(id_)) / (1 << 30) for id_ in volume.locations
-    }
     per_byte: dict[int, Fraction] = {}
+    volume.store.flush()
+    volume.store.objects.flush()
     owner = await _owners(volume, _second_level(volume))
     after = (0, -1)
     while page := volume.store.extents.page_of_objects(after, PAGE):
         for ino, run in page:
             after = (ino, run.offset)
             if run.object not in per_byte:
-                kept = (r for r in volume.store.objects.replicas(run.object) if r.state in READABLE)
-                per_byte[run.object] = sum((price.get(r.location, Fraction(0)) for r in kept), Fraction(0))
+                object_ = volume.store.objects.get(run.object)
+                per_byte[run.object] = Fraction(0) if object_ is None else _usd_per_live_byte(volume, object_)
             usd[owner.get(ino, "(without a name)")] += run.length * per_byte[run.object]
         await trio.lowlevel.checkpoint()
-    groups = {}
-    for path, amount in sorted(usd.items()):
-        text = str(to_decimal(amount))
-        groups[path] = {"storage": text, "egress": "0", "requests": "0", "total": text}
-    return groups
+    return usd
 
 
 def _second_level(volume: Volume) -> dict[int, str]:
@@ -273,9 +342,20 @@ def _set_pinned(volume: Volume, inode: Inode, value: bytes) -> None:
 def install_xattrs(volume: Volume) -> None:
     """``user.gsfs.*``: computed when asked, never listed, so that copying tools leave them alone."""
     virtual = volume.attributes.virtual
-    virtual[b"user.gsfs.locations"] = lambda inode: ",".join(locations_of(volume, inode)).encode()
-    virtual[b"user.gsfs.durability"] = lambda inode: durability_of(volume, inode).encode()
+
+    def of_file(text: Callable[[Inode], str]) -> Callable[[Inode], bytes]:
+        """What has no bytes is nowhere, and costs nothing that could be told."""
+
+        def value(inode: Inode) -> bytes:
+            if not inode.is_regular:
+                raise NoAttribute("user.gsfs.*: only files have it")
+            return text(inode).encode()
+
+        return value
+
+    virtual[b"user.gsfs.locations"] = of_file(lambda inode: ",".join(locations_of(volume, inode)))
+    virtual[b"user.gsfs.durability"] = of_file(lambda inode: durability_of(volume, inode))
     virtual[PINNED] = lambda inode: b"1" if volume.keeper.is_pinned(inode) else b"0"
     volume.attributes.settable[PINNED] = partial(_set_pinned, volume)
     if volume.steward.prices is not None:
-        virtual[b"user.gsfs.cost_month"] = lambda inode: f"{month_cost_usd(volume, inode):f} USD".encode()
+        virtual[b"user.gsfs.cost_month"] = of_file(lambda inode: f"{month_cost_usd(volume, inode):f} USD")

@@ -44,7 +44,9 @@ async def cost(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
 async def plan(volume: Volume, arguments: dict[str, Any], _tell: Tell) -> Any:
     """What other settings of a bucket would move and cost; nothing changes."""
     bucket = admin.find_bucket(volume.store, arguments["name"])
-    checked = admin.check_settings(arguments["settings"], list(map(str, volume.locations)))
+    checked = admin.check_settings(
+        arguments["settings"], list(map(str, volume.locations)), volume.steward.region
+    )
     return await planning.show(volume, bucket, _policy_with(admin.policy_of(bucket), checked))
 
 
@@ -53,7 +55,9 @@ async def apply(volume: Volume, arguments: dict[str, Any], tell: Tell) -> Any:
     name = arguments["name"]
     bucket = admin.find_bucket(volume.store, name)
     answers.prices_of(volume)
-    checked = admin.check_settings(arguments["settings"], list(map(str, volume.locations)))
+    checked = admin.check_settings(
+        arguments["settings"], list(map(str, volume.locations)), volume.steward.region
+    )
     admin.apply_settings(volume.store, bucket, name, checked)
     return await planning.apply(volume, bucket, tell)
 

@@ -182,7 +182,13 @@ class ControlServer:
         volume, name = self._daemon.volume, arguments["name"]
         caller = Caller(arguments.get("uid", 0), arguments.get("gid", 0))
         answer = admin.create_bucket(
-            volume.store, volume.names, name, arguments["settings"], list(map(str, volume.locations)), caller
+            volume.store,
+            volume.names,
+            name,
+            arguments["settings"],
+            list(map(str, volume.locations)),
+            caller,
+            volume.steward.region,
         )
         self._forget_entry(ROOT_INO, os.fsencode(name))
         return answer
@@ -190,7 +196,9 @@ class ControlServer:
     async def _bucket_set(self, arguments: dict[str, Any], _tell: Tell) -> Any:
         volume, name = self._daemon.volume, arguments["name"]
         bucket = admin.find_bucket(volume.store, name)
-        checked = admin.check_settings(arguments["settings"], list(map(str, volume.locations)))
+        checked = admin.check_settings(
+            arguments["settings"], list(map(str, volume.locations)), volume.steward.region
+        )
         return admin.apply_settings(volume.store, bucket, name, checked)
 
     async def _bucket_rm(self, arguments: dict[str, Any], _tell: Tell) -> Any:

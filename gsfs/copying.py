@@ -10,9 +10,9 @@ from typing import Any
 
 import trio
 
+from gsfs.answers import to_fetch
 from gsfs.namespace.objects import PhysicalObject
-from gsfs.namespace.replicas import READABLE
-from gsfs.policy.plan import Fetch, PlannedObject
+from gsfs.policy.plan import PlannedObject
 from gsfs.transfer.replication import Wanted
 from gsfs.volume import Volume
 
@@ -23,14 +23,8 @@ Tell = Callable[[dict[str, Any]], Awaitable[None]]
 
 def planned(volume: Volume, object_: PhysicalObject) -> PlannedObject:
     """What a plan must know of an object: its replicas, and what of it is not in the cache."""
-    replicas = volume.store.objects.replicas(object_.id)
-    facts = tuple(volume.steward.facts(replicas))
-    size_bytes, requests = volume.downloads.to_fetch(object_)
-    readable = [r for r in replicas if r.state in READABLE and r.location in volume.locations]
-    fetch = Fetch()
-    if size_bytes and readable:
-        fetch = Fetch(volume.steward.rank(object_, readable)[0].location, size_bytes, requests)
-    return PlannedObject(object_.id, object_.size, facts, volume.steward.region, fetch)
+    facts = tuple(volume.steward.facts(volume.store.objects.replicas(object_.id)))
+    return PlannedObject(object_.id, object_.size, facts, volume.steward.region, to_fetch(volume, object_))
 
 
 async def make_copies(volume: Volume, wanted: list[Wanted], sizes: list[int], tell: Tell) -> list[Wanted]:

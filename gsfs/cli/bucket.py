@@ -13,8 +13,6 @@ from gsfs.cli.shell import Command, ask, config_of, console, human, print_json, 
 from gsfs.config import Config
 from gsfs.errors import ConfigError, InvalidArgument, NotAnswering
 
-BUCKET_SETTINGS = ("home", "durability", "quota_bytes", "quota_inodes")
-"""What may be given; durability takes the number of copies with it (remote:2)."""
 CONFIG_HELP = "Configuration file, for a namespace that is not mounted; BUCKET is then a name."
 
 
@@ -47,9 +45,7 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise InvalidArgument(
-                f"{setting!r}: takes KEY=VALUE with KEY one of {', '.join(BUCKET_SETTINGS)}"
-            )
+            raise InvalidArgument(f"{setting!r}: takes KEY=VALUE, such as ttl=adaptive")
         parsed[key] = value
     return parsed
 

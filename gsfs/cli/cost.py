@@ -117,5 +117,6 @@ def _print(answer: dict[str, Any]) -> None:
 
 
 def _usd(text: str) -> str:
-    value = float(text)
-    return f"{value:.2f}" if value >= 1 or value == 0 else f"{value:.9f}".rstrip("0")
+    """Every digit that there is, two at least: so columns add up to what is below them."""
+    whole, _, digits = text.partition(".")
+    return f"{whole}.{digits.rstrip('0').ljust(2, '0')}"

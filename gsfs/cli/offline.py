@@ -20,33 +20,34 @@ from gsfs.namespace.store import Store, open_store
 
 def answer(config: Config, command: str, **arguments: Any) -> Any:
     """What the daemon would answer to a ``bucket_`` command. Raises Incomplete after an unclean stop."""
-    locations = [spec.id for spec in config.location]
     with _names(config) as (store, names):
-        return _BUCKET[command](store, names, locations, arguments)
+        return _BUCKET[command](store, names, config, arguments)
 
 
-def _create(store: Store, names: Names, locations: list[str], a: dict[str, Any]) -> Any:
-    return admin.create_bucket(store, names, a["name"], a["settings"], locations, Caller(a["uid"], a["gid"]))
+def _create(store: Store, names: Names, config: Config, a: dict[str, Any]) -> Any:
+    locations, caller = [spec.id for spec in config.location], Caller(a["uid"], a["gid"])
+    return admin.create_bucket(store, names, a["name"], a["settings"], locations, caller, config.mount.region)
 
 
-def _list(store: Store, _names: Names, _locations: list[str], _a: dict[str, Any]) -> Any:
+def _list(store: Store, _names: Names, _config: Config, _a: dict[str, Any]) -> Any:
     return admin.list_buckets(store)
 
 
-def _show(store: Store, _names: Names, _locations: list[str], a: dict[str, Any]) -> Any:
+def _show(store: Store, _names: Names, _config: Config, a: dict[str, Any]) -> Any:
     return admin.describe_bucket(admin.find_bucket(store, a["name"]), a["name"])
 
 
-def _set(store: Store, _names: Names, locations: list[str], a: dict[str, Any]) -> Any:
-    found = admin.find_bucket(store, a["name"])
-    return admin.apply_settings(store, found, a["name"], admin.check_settings(a["settings"], locations))
+def _set(store: Store, _names: Names, config: Config, a: dict[str, Any]) -> Any:
+    found, locations = admin.find_bucket(store, a["name"]), [spec.id for spec in config.location]
+    checked = admin.check_settings(a["settings"], locations, config.mount.region)
+    return admin.apply_settings(store, found, a["name"], checked)
 
 
-def _remove(store: Store, names: Names, _locations: list[str], a: dict[str, Any]) -> Any:
+def _remove(store: Store, names: Names, _config: Config, a: dict[str, Any]) -> Any:
     admin.remove_bucket(store, names, a["name"])
 
 
-_BUCKET: dict[str, Callable[[Store, Names, list[str], dict[str, Any]], Any]] = {
+_BUCKET: dict[str, Callable[[Store, Names, Config, dict[str, Any]], Any]] = {
     "bucket_create": _create,
     "bucket_list": _list,
     "bucket_show": _show,

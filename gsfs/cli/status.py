@@ -45,6 +45,11 @@ def _print(row: dict[str, Any]) -> None:
         lines.append(
             f"replicas    {moving['waiting']} wanted, {moving['failed']} failed, {moving['expired']} expired"
         )
+    lines += [
+        f"[red]object {f['object']} is not at {f['location']}: {f['cause']}[/red]" for f in moving["failures"]
+    ]
+    if row["trace"]:
+        lines.append(f"recording   {row['trace']['requests']} requests in {row['trace']['file']}")
     if row["commit_error"]:
         lines.append(f"[red]commits fail: {row['commit_error']}[/red]")
     if row["damaged_objects"]:

@@ -6,6 +6,7 @@ what makes an operation atomic; nothing here takes a lock.
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from collections.abc import Callable
@@ -15,10 +16,11 @@ from typing import NamedTuple, Protocol
 from gsfs.data.segments import SegmentLog
 from gsfs.errors import NameTooLong, NotADirectory, NotPermitted, QuotaExceeded, Stale
 from gsfs.filesystem.recording import Recorder
-from gsfs.model import NAME_MAX, Durability, Ino, LocationId
+from gsfs.model import NAME_MAX, ROOT_INO, Durability, Ino, LocationId
 from gsfs.namespace.buckets import Bucket
 from gsfs.namespace.inodes import Inode
 from gsfs.namespace.store import Store
+from gsfs.policy.limits import Quota
 
 DAY_NS = 86_400 * 10**9
 REAP_INLINE_EXTENTS = 1000
@@ -133,15 +135,23 @@ class Core:
 
     def count_inode(self, bucket: Bucket, delta: int) -> None:
         """An inode comes to (or leaves) a bucket. Raises QuotaExceeded."""
-        if delta > 0 and bucket.quota_inodes is not None and bucket.used_inodes + delta > bucket.quota_inodes:
-            raise QuotaExceeded(f"bucket {bucket.ino}: quota of {bucket.quota_inodes} inodes is used up")
+        if bucket.quota_inodes is not None:
+            self.check_inode_quota(bucket, delta)
         bucket.used_inodes += delta
         bucket.changed = True
 
     def check_quota(self, bucket: Bucket, more_bytes: int) -> None:
         """Raises QuotaExceeded where the bucket would hold too many bytes."""
-        if bucket.quota_bytes is not None and bucket.used_bytes + more_bytes > bucket.quota_bytes:
-            raise QuotaExceeded(f"bucket {bucket.ino}: quota of {bucket.quota_bytes} bytes is used up")
+        self._check(bucket, Quota("quota_bytes", bucket.quota_bytes, bucket.used_bytes, "bytes"), more_bytes)
+
+    def check_inode_quota(self, bucket: Bucket, more: int) -> None:
+        """Raises QuotaExceeded where the bucket would hold too many files and directories."""
+        self._check(bucket, Quota("quota_inodes", bucket.quota_inodes, bucket.used_inodes, "inodes"), more)
+
+    def _check(self, bucket: Bucket, quota: Quota, more: int) -> None:
+        if not quota.allows(more):
+            name = self.store.entries.name_of(ROOT_INO, bucket.ino) or b"?"
+            raise QuotaExceeded(quota.refusal(os.fsdecode(name)))
 
     # --- for those who follow a bucket
 

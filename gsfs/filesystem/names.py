@@ -24,6 +24,8 @@ from gsfs.namespace.buckets import Bucket
 from gsfs.namespace.inodes import Inode
 
 LINK_MAX = 2**31 - 1
+WEIGHED_MAX, WEIGHED_PAGE = 5000, 500
+"""Entries counted while a tree moves into a bucket with a quota."""
 SYMLINK_MAX = 4095
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
@@ -285,9 +287,11 @@ class Names:
         if replaced is inode:
             return None
         self._check_move(inode, source, target)
+        self._check_room(inode, target, replaced)
         if flags & RENAME_EXCHANGE:
             assert replaced is not None
             self._check_move(replaced, target, source)
+            self._check_room(replaced, source, inode)
             self._exchange((source, old, inode), (target, new, replaced))
             return None
         if replaced is not None:
@@ -311,6 +315,44 @@ class Names:
                 if above.ino == inode.ino:
                     raise InvalidArgument("a directory cannot be moved into itself")
                 above = self._core.inode(above.parent)
+
+    def _check_room(self, inode: Inode, directory: Inode, replaced: Inode | None) -> None:
+        """Quotas of a bucket that something is moved to; what it replaces gives its room back.
+
+        Raises QuotaExceeded, and CrossesBuckets for a tree that is too large to be counted on the way: mv copies it.
+        """
+        bucket = self._store.buckets.get(directory.bucket)
+        if bucket is None or inode.bucket == bucket.ino:
+            return
+        if bucket.quota_bytes is None and bucket.quota_inodes is None:
+            return
+        size, count = self._weigh(inode)
+        if replaced is not None and replaced.nlink == 1 + replaced.is_dir:
+            self._store.extents.settle(replaced)
+            size, count = size - replaced.allocated, count - 1
+        self._core.check_quota(bucket, size)
+        self._core.check_inode_quota(bucket, count)
+
+    def _weigh(self, inode: Inode) -> tuple[int, int]:
+        """(bytes, inodes) of a file or tree that will count for another bucket."""
+        size, count, stack = 0, 0, [inode]
+        self._store.flush()
+        while stack:
+            one = stack.pop()
+            self._store.extents.settle(one)
+            size, count = size + one.allocated, count + 1
+            if not one.is_dir:
+                continue
+            after = b""
+            while page := self._entries.page(one.ino, after, self._store.last_entry_number, WEIGHED_PAGE):
+                after = bytes(page[-1][0])
+                below = (self._store.inodes.adopt(tuple(row[1:])) for row in page)
+                stack += [child for child in below if child.is_dir or child.nlink == 1]
+                if count + len(stack) > WEIGHED_MAX:
+                    raise CrossesBuckets(
+                        f"more than {WEIGHED_MAX} files at once into a bucket with a quota; copy instead"
+                    )
+        return size, count
 
     def _check_replace(self, inode: Inode, replaced: Inode, new: bytes) -> None:
         if inode.is_dir and not replaced.is_dir:

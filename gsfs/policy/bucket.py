@@ -1,6 +1,6 @@
 """The policy settings of a bucket, as ``gsfs bucket set`` takes them. Owns their parsing; decides nothing.
 
-Keys: placement, ttl, on_read, home, budget, budget_warn, budget_action, quota_bytes, quota_files.
+Keys: placement, ttl, on_read, home, budget, budget_warn, budget_action.
 """
 
 from __future__ import annotations
@@ -22,10 +22,6 @@ TTL_SYNTAX = (
 )
 PLACEMENT_SYNTAX = "single, local, push:REGION[+REGION...], all, cheapest"
 DURATION_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-SIZE_BYTES = {
-    "": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "PiB": 1 << 50,
-    "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15,
-}  # fmt: skip
 
 ADAPTIVE = AdaptiveTtl()
 
@@ -73,8 +69,6 @@ class BucketPolicy:
     budget_usd_per_month: Decimal | None = None
     budget_warn_share: Decimal = Decimal("0.8")
     budget_action: BudgetAction = BudgetAction.WARN
-    quota_bytes: int | None = None
-    quota_files: int | None = None
 
     def to_settings(self) -> dict[str, str]:
         """The settings that parse to this policy; what the namespace stores and ``bucket get`` prints."""
@@ -88,8 +82,6 @@ class BucketPolicy:
         optional = {
             "home": self.home,
             "budget": None if self.budget_usd_per_month is None else f"{self.budget_usd_per_month:f}",
-            "quota_bytes": self.quota_bytes,
-            "quota_files": self.quota_files,
         }
         return settings | {key: str(value) for key, value in optional.items() if value is not None}
 
@@ -136,14 +128,6 @@ def parse_duration_s(text: str, where: str) -> float:
     return min(float(found[1]) * DURATION_S[found[2]], FOREVER_S)
 
 
-def parse_size_bytes(text: str, where: str) -> int:
-    """``500GiB``, ``2TB``, ``1048576`` in bytes. Raises ConfigError naming ``where``."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGTP]?i?B?)", text.strip())
-    if found is None or found[2] not in SIZE_BYTES:
-        raise ConfigError(f"{where}: got size {text!r}, takes a number and a unit such as GiB or TB")
-    return int(Decimal(found[1]) * SIZE_BYTES[found[2]])
-
-
 def _parse_placement(policy: BucketPolicy, text: str) -> BucketPolicy:
     name, _, argument = text.partition(":")
     targets = tuple(region for region in argument.split("+") if region)
@@ -188,18 +172,6 @@ def _parse_action(policy: BucketPolicy, text: str) -> BucketPolicy:
     return replace(policy, budget_action=BudgetAction(text))
 
 
-def _parse_quota_bytes(policy: BucketPolicy, text: str) -> BucketPolicy:
-    return replace(
-        policy, quota_bytes=None if text == "none" else parse_size_bytes(text, f"quota_bytes={text}")
-    )
-
-
-def _parse_quota_files(policy: BucketPolicy, text: str) -> BucketPolicy:
-    if text != "none" and not text.isdecimal():
-        raise ConfigError(f"quota_files={text}: takes a whole number, or none")
-    return replace(policy, quota_files=None if text == "none" else int(text))
-
-
 def _decimal(text: str, key: str, takes: str) -> Decimal:
     try:
         value = Decimal(text)
@@ -218,8 +190,6 @@ PARSERS: dict[str, Callable[[BucketPolicy, str], BucketPolicy]] = {
     "budget": _parse_budget,
     "budget_warn": _parse_warn,
     "budget_action": _parse_action,
-    "quota_bytes": _parse_quota_bytes,
-    "quota_files": _parse_quota_files,
 }
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from gsfs.policy.bucket import BucketPolicy
 from gsfs.policy.credit import ADMITTED, LEAN, SAFE
 from gsfs.policy.decide import Edges, ReplicaFacts
-from gsfs.policy.placement import WriteDecision, choose_source, home_costs
-from gsfs.policy.prices import SECONDS_PER_DAY, SECONDS_PER_MONTH, PriceTable
+from gsfs.policy.placement import WriteDecision, choose_source, first_month_usd
+from gsfs.policy.prices import FOREVER_S, SECONDS_PER_DAY, SECONDS_PER_MONTH, PriceTable
 from gsfs.policy.ttl import RegionMemory, Trail
 
 
@@ -20,7 +21,7 @@ class Alternative:
     what: str
     usd: float
     unit: str
-    """``per read``, ``per month``, ``expected`` (until the next read, or for good)."""
+    """``per read``, ``in the first month``, ``expected`` (until the next read, or for good)."""
     chosen: bool = False
 
 
@@ -55,13 +56,19 @@ def explain_write(
     reads_per_month: dict[str, float],
     size_bytes: int,
 ) -> Explanation:
-    """Why an object was put where it was, against every other home, at the reads seen so far."""
-    costs = home_costs(writer_region, regions, prices, reads_per_month, size_bytes)
+    """Why an object is put where it is, against every single home and all of them, at the reads seen so far."""
+
+    def alternative(what: str, permanent: tuple[str, ...]) -> Alternative:
+        usd = first_month_usd(permanent, writer_region, regions, prices, reads_per_month, size_bytes)
+        return Alternative(what, usd, "in the first month", set(permanent) == set(decision.permanent))
+
     numbers = {f"reads_per_month[{region}]": rate for region, rate in reads_per_month.items()}
-    others = tuple(
-        Alternative(f"home {region}", usd, "per month", region == decision.home)
-        for region, usd in costs.items()
-    )
+    others = tuple(alternative(f"home {region}", (region,)) for region in regions)
+    if len(regions) > 1:
+        others += (alternative("everywhere", tuple(regions)),)
+    if not any(other.chosen for other in others):
+        as_placed = f"home {decision.home}, and {', '.join(decision.background)}"
+        others += (alternative(as_placed, decision.permanent),)
     return Explanation(
         f"placement={policy.placement.value}", decision.why, {"size_bytes": size_bytes, **numbers}, others
     )
@@ -142,12 +149,20 @@ CHOICES: dict[int, str] = {
 
 
 def _why(policy: BucketPolicy, region: str, now_s: float, trail: Trail) -> str:
+    if policy.ttl.name == "none":
+        return f"ttl=none: reads leave no replica in {region}"
     if trail.last_read_s < 0:
         return f"not yet read in {region}"
     if trail.ttl_s <= 0:
-        return f"read in {region}, and not worth keeping there"
-    state = "until" if trail.expires_s() >= now_s else "it expired at"
+        return f"read in {region} on {moment(trail.last_read_s)}, and not worth keeping there"
+    state = "until" if trail.expires_s() >= now_s else "it expired on"
     how = ""
     if policy.ttl.name == "adaptive":
         how = CHOICES[trail.choice]
-    return f"read in {region} at {trail.last_read_s:.0f} and kept, {state} {trail.expires_s():.0f}{how}"
+    kept = f"{state} {moment(trail.expires_s())}" if trail.ttl_s < FOREVER_S else "for good"
+    return f"read in {region} on {moment(trail.last_read_s)} and kept, {kept}{how}"
+
+
+def moment(clock_s: float) -> str:
+    """A clock's reading for people, in UTC; virtual clocks start at the epoch."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(clock_s))

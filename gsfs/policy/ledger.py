@@ -16,6 +16,8 @@ from gsfs.model import GIB
 from gsfs.policy.prices import SECONDS_PER_MONTH, PriceTable
 
 HOUR_S = 3_600
+FORECAST_HOURS = 7 * 24
+"""What a forecast looks back at."""
 DIGITS = Decimal("1e-12")
 """Reports are exact to a picodollar."""
 
@@ -192,7 +194,7 @@ def forecast_usd(
     Requests and egress continue at their mean rate; storage is what is stored now (``stored_bytes`` by region),
     for the whole time, or the mean of the past when that is not given.
     """
-    recent = [(key, count) for key, count in lines if now_hour - 7 * 24 < key.hour <= now_hour]
+    recent = [(key, count) for key, count in lines if now_hour - FORECAST_HOURS < key.hour <= now_hour]
     if not recent:
         past = Fraction(0)
     else:

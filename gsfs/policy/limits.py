@@ -48,22 +48,23 @@ def judge_budget(
     return GO
 
 
-def judge_quota(
-    bucket: str,
-    policy: BucketPolicy,
-    bytes_used: int,
-    files_used: int,
-    *,
-    more_bytes: int = 0,
-    more_files: int = 0,
-) -> Judgement:
-    """Judge growth by ``more_bytes`` and ``more_files``. What shrinks is never refused."""
-    checks = (
-        ("quota_bytes", policy.quota_bytes, bytes_used, more_bytes, "bytes"),
-        ("quota_files", policy.quota_files, files_used, more_files, "files"),
-    )
-    for key, limit, used, more, unit in checks:
-        if limit is not None and more > 0 and used + more > limit:
-            message = f"bucket {bucket}: {used} of {limit} {unit} used; to lift it: gsfs bucket set {bucket} {key}=N"
-            return Judgement(Verdict.REFUSE, message)
-    return GO
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """One limit of a bucket's growth."""
+
+    key: str
+    """The setting."""
+    limit: int | None
+    used: int
+    unit: str
+
+    def allows(self, more: int) -> bool:
+        """Whether it may grow by so much. What shrinks, or stays as it is, is never refused."""
+        return self.limit is None or more <= 0 or self.used + more <= self.limit
+
+    def refusal(self, bucket: str) -> str:
+        """One line: what is used of what, and how to lift it."""
+        return (
+            f"bucket {bucket}: {self.used} of {self.limit} {self.unit} used; "
+            f"to lift it: gsfs bucket set {bucket} {self.key}=N (or none)"
+        )

@@ -111,26 +111,41 @@ def home_costs(
     reads_per_month: Mapping[str, float],
     size_bytes: int,
 ) -> dict[str, float]:
-    """For each possible home: USD in the first month for one object written once and read at these rates.
+    """``first_month_usd`` of each possible home."""
+    return {
+        home: first_month_usd((home,), writer_region, regions, prices, reads_per_month, size_bytes)
+        for home in regions
+    }
+
+
+def first_month_usd(
+    permanent: Sequence[str],
+    writer_region: str,
+    regions: Sequence[str],
+    prices: PriceTable,
+    reads_per_month: Mapping[str, float],
+    size_bytes: int,
+) -> float:
+    """USD in the first month for one object written once to these regions and read at these rates.
 
     A reader that reads so often that a replica beside it is cheaper pays for the replica, not for every read.
     """
-    costs = {}
-    for home in regions:
-        here = prices.tariff(home)
-        total = here.put_usd + here.storage_usd_per_byte_s * size_bytes * SECONDS_PER_MONTH
-        if writer_region != home and writer_region in regions:
-            total += prices.edge(writer_region, home).egress_usd_per_byte * size_bytes
-        for reader, rate in reads_per_month.items():
-            if reader == home:
-                total += rate * here.get_usd
-                continue
-            edge = prices.edge(home, reader)
-            fetch = edge.egress_usd_per_byte * size_bytes + edge.get_usd
-            hold = edge.miss_usd(size_bytes) + edge.hold_usd_per_s(size_bytes) * SECONDS_PER_MONTH
-            total += min(rate * fetch, hold)
-        costs[home] = total
-    return costs
+    total = 0.0
+    for region in permanent:
+        there = prices.tariff(region)
+        total += there.put_usd + there.storage_usd_per_byte_s * size_bytes * SECONDS_PER_MONTH
+        if writer_region != region and writer_region in regions:
+            total += prices.edge(writer_region, region).egress_usd_per_byte * size_bytes
+    for reader, rate in reads_per_month.items():
+        edges = [prices.edge(region, reader) for region in permanent]
+        fetch = min(rate * (edge.egress_usd_per_byte * size_bytes + edge.get_usd) for edge in edges)
+        if reader in permanent:
+            total += min(fetch, rate * prices.tariff(reader).get_usd)
+            continue
+        hold = min(edge.miss_usd(size_bytes) for edge in edges)
+        hold += edges[0].hold_usd_per_s(size_bytes) * SECONDS_PER_MONTH
+        total += min(fetch, hold)
+    return total
 
 
 def source_order(

@@ -166,11 +166,16 @@ def copy_usd(item: PlannedObject, region: str, prices: PriceTable, via: str, *, 
     usd = Fraction(prices.put_usd(region))
     if via:
         usd += Fraction(item.size_bytes, GIB) * Fraction(prices.egress_usd_per_gib(via, region))
-    if fetches and item.fetch.source:
-        usd += item.fetch.requests * Fraction(prices.get_usd(item.fetch.source))
-        if via:
-            egress = Fraction(prices.egress_usd_per_gib(item.fetch.source, via))
-            usd += Fraction(item.fetch.size_bytes, GIB) * egress
+    return usd + fetch_usd(item.fetch, via, prices) if fetches else usd
+
+
+def fetch_usd(fetch: Fetch, via: str, prices: PriceTable) -> Fraction:
+    """What reading it in that region costs; ``via`` empty: outside of every region, where egress is not known."""
+    if not fetch.source:
+        return Fraction(0)
+    usd = fetch.requests * Fraction(prices.get_usd(fetch.source))
+    if via:
+        usd += Fraction(fetch.size_bytes, GIB) * Fraction(prices.egress_usd_per_gib(fetch.source, via))
     return usd
 
 

@@ -17,7 +17,6 @@ from gsfs.policy.bucket import (
     check_regions,
     parse_duration_s,
     parse_policy,
-    parse_size_bytes,
 )
 
 TTLS = ["none", "forever", "fixed:12h", "t_even", "t_even:0.5", "ewma", "ewma:4", "adaptive", "skystore"]
@@ -50,8 +49,6 @@ def test_every_named_policy_parses_and_is_written_back_the_same(placement: str, 
         ({"budget": "lots"}, "budget=lots: takes USD per month"),
         ({"budget_warn": "140%"}, "takes a share such as 80%"),
         ({"budget_action": "cry"}, "budget_action=cry: takes warn, refuse"),
-        ({"quota_bytes": "10 elephants"}, "takes a number and a unit"),
-        ({"quota_files": "-3"}, "takes a whole number, or none"),
         ({"placemnt": "single"}, "placemnt=single: unknown setting, takes placement, ttl"),
     ],
 )
@@ -72,16 +69,13 @@ def test_on_read_and_ttl_follow_each_other() -> None:
 
 
 def test_settings_change_only_what_they_name() -> None:
-    base = parse_policy(
-        {"placement": "local", "budget": "25", "quota_bytes": "1TiB", "home": "aws:eu-west-1"}
-    )
+    base = parse_policy({"placement": "local", "budget": "25", "home": "aws:eu-west-1"})
     changed = parse_policy({"ttl": "fixed:30d", "budget_action": "refuse", "budget_warn": "50%"}, base)
     assert changed.placement is Placement.LOCAL
     assert changed.budget_usd_per_month == 25
     assert changed.budget_action is BudgetAction.REFUSE
     assert changed.budget_warn_share == Decimal("0.5")
-    assert changed.quota_bytes == 1 << 40
-    assert parse_policy({"budget": "none", "quota_bytes": "none"}, changed).budget_usd_per_month is None
+    assert parse_policy({"budget": "none"}, changed).budget_usd_per_month is None
 
 
 def test_regions_without_a_location_are_refused_by_name() -> None:
@@ -95,9 +89,3 @@ def test_regions_without_a_location_are_refused_by_name() -> None:
 def test_durations_are_seconds(count: int, unit: str) -> None:
     seconds = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[unit]
     assert parse_duration_s(f"{count}{unit}", "x") == min(count * seconds, 3155760000.0)
-
-
-def test_sizes_take_binary_and_decimal_units() -> None:
-    assert parse_size_bytes("1.5GiB", "x") == 3 << 29
-    assert parse_size_bytes("2 TB", "x") == 2 * 10**12
-    assert parse_size_bytes("77", "x") == 77

@@ -27,7 +27,7 @@ from gsfs.policy.ledger import (
     total_usd,
     usd_of,
 )
-from gsfs.policy.limits import Verdict, judge_budget, judge_quota
+from gsfs.policy.limits import Quota, Verdict, judge_budget
 from gsfs.policy.links import shipped_links
 from gsfs.policy.placement import decide_write, source_order
 from gsfs.policy.plan import Action, Fetch, PlannedObject, PlanSummary, plan, plan_object
@@ -127,12 +127,12 @@ def test_budget_warns_then_refuses_only_reads_that_leave_the_region() -> None:
 
 
 def test_quota_refuses_growth_beyond_it_and_nothing_else() -> None:
-    policy = parse_policy({"quota_bytes": "1KiB", "quota_files": "2"})
-    assert judge_quota("b", policy, 1000, 1, more_bytes=24).verdict is Verdict.GO
-    assert judge_quota("b", policy, 1000, 1, more_bytes=25).verdict is Verdict.REFUSE
-    assert judge_quota("b", policy, 5000, 5).verdict is Verdict.GO
-    refused = judge_quota("b", policy, 0, 2, more_files=1)
-    assert "2 of 2 files used" in refused.message
+    quota = Quota("quota_bytes", 1024, 1000, "bytes")
+    assert quota.allows(24)
+    assert not quota.allows(25)
+    assert Quota("quota_bytes", 1024, 5000, "bytes").allows(0)
+    assert Quota("quota_bytes", None, 5000, "bytes").allows(1 << 60)
+    assert "b: 1000 of 1024 bytes used; to lift it: gsfs bucket set b quota_bytes=" in quota.refusal("b")
 
 
 def test_explanation_of_a_read_names_rule_numbers_and_alternatives() -> None:
