@@ -213,7 +213,9 @@ def test_copying_by_apply_is_nobodys_read(regional: Regional) -> None:
     regional.run(work)
 
 
-def test_a_copy_that_cannot_be_made_drops_nothing(regional: Regional, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_cannot_be_made_drops_nothing(
+    regional: Regional, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last replica at a location stays, though the local disk has the bytes as well."""
     volume = regional.volume
 
