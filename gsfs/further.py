@@ -8,6 +8,7 @@ write costs a second request.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -27,14 +28,25 @@ class Further:
 
     def __init__(self, volume: Volume, table: Table) -> None:
         self._volume = volume
+        self._content = volume.content
         self._ranges = volume.ranges
         self._table = table
-        table.want(libfuse.DONT_MASK)
+        table.want(libfuse.DONT_MASK | libfuse.CACHE_SYMLINKS)
         table.claim(libfuse.HANDLE_KILLPRIV_V2)
+        table.precede(Slot.OPEN, self._before_open)
+        table.precede(Slot.CREATE, self._before_create)
         table.handle(Slot.STATFS, self._statfs)
         table.handle(Slot.FALLOCATE, self._fallocate)
         table.handle(Slot.LSEEK, self._lseek)
         table.handle(Slot.COPY_FILE_RANGE, self._copy_file_range)
+
+    def _before_open(self, ino: int, file: int) -> None:
+        if libfuse.flags_of(file) & os.O_ACCMODE == os.O_RDONLY or not self._content.waits_at_close(ino):
+            libfuse.close_unasked(file)
+
+    def _before_create(self, parent: int, _name: int, _mode: int, file: int) -> None:
+        if not self._content.waits_at_close(parent):
+            libfuse.close_unasked(file)
 
     def _statfs(self, ino: int) -> Reply:
         status = Statvfs()

@@ -33,10 +33,14 @@ LIBFUSE_OLDEST = 38
 """3.8: the first that knows every slot used here, as ``fuse_version`` tells it."""
 SESSION_WORDS = 128
 """How much of a session is searched for the table, which stands near its beginning."""
+CACHE_SYMLINKS = 1 << 23
+"""FUSE_CAP_CACHE_SYMLINKS: where a symbolic link leads is asked once; it never changes."""
 CUSTOM_IO = range(313, 317)
 """3.13 to 3.16: versions in which fuse_session_custom_io exists, and takes three arguments."""
 DONT_MASK = 1 << 6
 """FUSE_CAP_DONT_MASK: the umask is ours to apply, because a default ACL stands for it."""
+NO_FLUSH = 1 << 7
+"""``noflush`` among the bits of ``struct fuse_file_info``."""
 HANDLE_KILLPRIV_V2 = 1 << 28
 """FUSE_HANDLE_KILLPRIV_V2 of linux/fuse.h: setuid and setgid are ours to take away when a file changes. The kernel need
 not ask for security.capability before each write then, but only once for a file whose attributes it has just learned."""
@@ -46,7 +50,9 @@ class Slot(enum.IntEnum):
     """Places in ``struct fuse_lowlevel_ops``."""
 
     INIT = 0
+    OPEN = 14
     STATFS = 24
+    CREATE = 30
     FALLOCATE = 40
     COPY_FILE_RANGE = 42
     LSEEK = 43
@@ -57,19 +63,15 @@ FILLED = frozenset({*range(SLOTS)} - {1, 21, 31, 32, 33, 34, 37, 39, 40, 42, 43}
 """The slots in which pyfuse3 has a handler: what tells the table from everything else."""
 
 _PTR, _INO, _OFF, _INT = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int64, ctypes.c_int
-SIGNATURES: dict[Slot, Any] = {
-    Slot.INIT: ctypes.CFUNCTYPE(None, _PTR, _PTR),
-    Slot.STATFS: ctypes.CFUNCTYPE(None, _PTR, _INO),
-    Slot.FALLOCATE: ctypes.CFUNCTYPE(None, _PTR, _INO, _INT, _OFF, _OFF, _PTR),
-    Slot.COPY_FILE_RANGE: ctypes.CFUNCTYPE(
-        None, _PTR, _INO, _OFF, _PTR, _INO, _OFF, _PTR, ctypes.c_size_t, _INT
-    ),
-    Slot.LSEEK: ctypes.CFUNCTYPE(None, _PTR, _INO, _OFF, _INT, _PTR),
+ARGUMENTS: dict[Slot, tuple[Any, ...]] = {
+    Slot.INIT: (_PTR, _PTR),
+    Slot.OPEN: (_PTR, _INO, _PTR),
+    Slot.STATFS: (_PTR, _INO),
+    Slot.CREATE: (_PTR, _INO, _PTR, ctypes.c_uint32, _PTR),
+    Slot.FALLOCATE: (_PTR, _INO, _INT, _OFF, _OFF, _PTR),
+    Slot.COPY_FILE_RANGE: (_PTR, _INO, _OFF, _PTR, _INO, _OFF, _PTR, ctypes.c_size_t, _INT),
+    Slot.LSEEK: (_PTR, _INO, _OFF, _INT, _PTR),
 }
-
-PYFUSE3_INIT = ctypes.PYFUNCTYPE(None, _PTR, _PTR)
-"""pyfuse3's handlers take for granted that the interpreter's lock is held."""
-
 WRITEV = ctypes.CFUNCTYPE(ctypes.c_ssize_t, _INT, _PTR, _INT, _PTR)
 
 
@@ -97,7 +99,9 @@ class Statvfs(ctypes.Structure):
 class _FileInfo(ctypes.Structure):
     """The beginning of ``struct fuse_file_info``."""
 
-    _fields_ = (("flags", _INT), ("_bits", ctypes.c_uint32 * 3), ("fh", ctypes.c_uint64))
+    _fields_ = (
+        ("flags", _INT), ("bits", ctypes.c_uint32), ("_padding", ctypes.c_uint32 * 2), ("fh", ctypes.c_uint64),
+    )  # fmt: skip
 
 
 class _Mapping(NamedTuple):
@@ -110,6 +114,16 @@ class _Mapping(NamedTuple):
 def handle_of(file_info: int) -> int:
     """The number of the open file that a request is about."""
     return int(_FileInfo.from_address(file_info).fh)
+
+
+def flags_of(file_info: int) -> int:
+    """The flags of the open(2) that a request is about."""
+    return int(_FileInfo.from_address(file_info).flags)
+
+
+def close_unasked(file_info: int) -> None:
+    """Let the kernel close the file without asking (no FLUSH), in the answer to OPEN or CREATE. Since Linux 5.16."""
+    _FileInfo.from_address(file_info).bits |= NO_FLUSH
 
 
 class _CustomIo(ctypes.Structure):
@@ -164,18 +178,31 @@ class Table:
             else:
                 reply(request)
 
-        self._replace(slot, SIGNATURES[slot](answer))
+        self._replace(slot, answer)
 
     def want(self, capability: int) -> None:
         """Ask the kernel for a capability that it may have, beside those that pyfuse3 asks for. Before serving."""
-        before = PYFUSE3_INIT(self._word(Slot.INIT).value or 0)
+        pyfuse3_init = self._present(Slot.INIT)
 
         def init(user_data: int, connection: int) -> None:
-            before(user_data, connection)
+            pyfuse3_init(user_data, connection)
             info = _Connection.from_address(connection)
             info.want |= info.capable & capability
 
-        self._replace(Slot.INIT, SIGNATURES[Slot.INIT](init))
+        self._replace(Slot.INIT, init)
+
+    def precede(self, slot: Slot, look: Callable[..., None]) -> None:
+        """Let ``look`` see the arguments of a request before pyfuse3 answers it."""
+        answer, name = self._present(slot), slot.name.lower()
+
+        def first_look(request: int, *args: Any) -> None:
+            try:
+                look(*args)
+            except BaseException:
+                log.exception("before %s%r", name, args)
+            answer(request, *args)
+
+        self._replace(slot, first_look)
 
     def claim(self, flags: int) -> None:
         """Answer INIT with flags that this libfuse does not know; nothing where it has another way to do that.
@@ -204,7 +231,12 @@ class Table:
         fd = self._library.fuse_session_fd(self._session)
         self._library.fuse_session_custom_io(self._session, ctypes.byref(io), fd)
 
-    def _replace(self, slot: Slot, callback: Any) -> None:
+    def _present(self, slot: Slot) -> Any:
+        """The handler that is there: pyfuse3's take for granted that the interpreter's lock is held."""
+        return ctypes.PYFUNCTYPE(None, *ARGUMENTS[slot])(self._word(slot).value or 0)
+
+    def _replace(self, slot: Slot, handler: Callable[..., None]) -> None:
+        callback = ctypes.CFUNCTYPE(None, *ARGUMENTS[slot])(handler)
         self._kept.append(callback)
         self._word(slot).value = ctypes.cast(callback, ctypes.c_void_p).value
 

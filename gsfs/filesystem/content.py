@@ -118,11 +118,16 @@ class Content:
     async def flush(self, number: int) -> None:
         """close(2): waits only where the bucket promises that closed files are at a location."""
         handle = self._handles.get(number)
-        if handle is None or not handle.writes:
-            return
-        bucket = self._store.buckets.get(handle.inode.bucket)
-        if bucket is not None and bucket.durability is Durability.REMOTE and handle.inode.nlink:
+        if handle is not None and handle.writes and handle.inode.nlink and self._waits(handle.inode):
             await self.sync_inode(handle.inode)
+
+    def waits_at_close(self, ino: int) -> bool:
+        """Whether ``flush`` is to be called for a file opened now, or made in that directory."""
+        return self._waits(self._core.inode(ino))
+
+    def _waits(self, inode: Inode) -> bool:
+        bucket = self._store.buckets.get(inode.bucket)
+        return bucket is not None and bucket.durability is Durability.REMOTE
 
     # --- reading and writing
 

@@ -16,13 +16,17 @@ NOT_FOUND = "from gsfs import libfuse\nlibfuse.find_table = lambda mountpoint: N
 
 COUNTING = """
 from gsfs.fuse import Operations
-asked = Operations.getxattr
-async def getxattr(self, inode, name, ctx):
-    with open({path!r}, "ab") as out:
-        out.write(name + b"\\n")
-    return await asked(self, inode, name, ctx)
-Operations.getxattr = getxattr
+def counted(name):
+    handler = getattr(Operations, name)
+    async def count(self, *args):
+        with open({path!r}, "a") as out:
+            print(name, *[arg for arg in args if isinstance(arg, bytes) and len(arg) < 100], file=out)
+        return await handler(self, *args)
+    setattr(Operations, name, count)
+for name in ("getxattr", "flush", "readlink"):
+    counted(name)
 """
+"""Writes down which of these requests the kernel makes."""
 
 
 @pytest.fixture
@@ -78,12 +82,43 @@ def test_a_mount_without_the_table_says_so_and_works(make_mount: MakeMount, tmp_
     assert (mount.bucket / "h").stat().st_mode & 0o777 == 0o640
 
 
-def test_the_kernel_asks_once_and_not_before_each_write(make_mount: MakeMount, tmp_path: Path) -> None:
+@pytest.fixture
+def asked(tmp_path: Path) -> Path:
+    """Where a mount with ``environment={"PYTHONPATH": ...}`` of the same directory writes down requests."""
+    path = tmp_path / "asked"
+    (tmp_path / "sitecustomize.py").write_text(COUNTING.format(path=str(path)))
+    path.touch()
+    return path
+
+
+def test_the_kernel_asks_once_and_not_before_each_write(make_mount: MakeMount, asked: Path) -> None:
     """A second request, for security.capability, had made every small write half as expensive again."""
-    asked = tmp_path / "asked"
-    (tmp_path / "sitecustomize.py").write_text(COUNTING.format(path=str(asked)))
-    mount = make_mount(environment={"PYTHONPATH": str(tmp_path)})
+    mount = make_mount(environment={"PYTHONPATH": str(asked.parent)})
     with (mount.bucket / "f").open("wb", buffering=0) as file:
         for _ in range(100):
             file.write(b"x" * 4096)
-    assert asked.read_bytes().splitlines().count(b"security.capability") == 1
+    assert asked.read_text().splitlines().count("getxattr b'security.capability'") == 1
+
+
+def test_closing_is_a_request_only_where_close_promises_something(make_mount: MakeMount, asked: Path) -> None:
+    mount = make_mount(environment={"PYTHONPATH": str(asked.parent)})
+    file = mount.bucket / "f"
+    file.write_bytes(b"x")
+    file.read_bytes()
+    assert "flush" not in asked.read_text()
+    mount.run("bucket", "set", str(mount.bucket), "durability=remote")
+    file.read_bytes()
+    assert "flush" not in asked.read_text()
+    file.write_bytes(b"y")
+    (mount.bucket / "g").write_bytes(b"z")
+    assert asked.read_text().split().count("flush") == 2
+
+
+def test_where_a_symbolic_link_leads_is_asked_once(make_mount: MakeMount, asked: Path) -> None:
+    mount = make_mount(environment={"PYTHONPATH": str(asked.parent)})
+    link = mount.bucket / "link"
+    for target in ("one", "two"):
+        link.symlink_to(target)
+        assert {os.readlink(link) for _ in range(3)} == {target}
+        link.unlink()
+    assert asked.read_text().split().count("readlink") == 2
