@@ -279,12 +279,18 @@ class ObjectCache:
     def store_block(self, id_: ObjectId, block: int, data: bytes) -> ObjectFile:
         """Keep a fetched and verified block. Raises OSError when the disk refuses."""
         file = self.get(id_) or self.create(id_)
-        os.pwrite(file.fd, data, block * BLOCK)
-        if not file.present >> block & 1:
-            self.take(file, len(data))
-        file.present |= 1 << block
-        file.verified |= 1 << block
+        write_fully(file.fd, data, block * BLOCK)
+        self.note_stored(file, block, len(data))
         return file
+
+    def note_stored(self, file: ObjectFile, first: int, size_bytes: int) -> None:
+        """Verified bytes were written to the file from block ``first`` on."""
+        for at in range(0, size_bytes, BLOCK):
+            bit = 1 << first + at // BLOCK
+            if not file.present & bit:
+                self.take(file, min(BLOCK, size_bytes - at))
+            file.present |= bit
+            file.verified |= bit
 
     def look_again(self, file: ObjectFile) -> None:
         """Its bytes were written past this cache: find out anew which blocks are there, and what they take."""
@@ -316,6 +322,13 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def write_fully(fd: int, data: bytes, offset: int) -> None:
+    """All of it, or OSError: a disk that fills up takes part of a write before it refuses. Runs in a thread, too."""
+    done = os.pwrite(fd, data, offset)
+    while done < len(data):
+        done += os.pwrite(fd, memoryview(data)[done:], offset + done)
 
 
 def mask(first: int, last: int) -> int:

@@ -15,7 +15,7 @@ import trio
 from cachetools import LRUCache, TTLCache
 
 from gsfs.backends.location import Location
-from gsfs.data.cache import BLOCK, ObjectCache, ObjectFile, block_crc, crc_of_file, mask
+from gsfs.data.cache import BLOCK, ObjectCache, ObjectFile, block_crc, crc_of_file, mask, write_fully
 from gsfs.errors import BackendCorrupt, BackendError, InputOutput
 from gsfs.model import LocationId, ObjectId
 from gsfs.namespace.objects import ObjectTable, PhysicalObject, Replica
@@ -177,9 +177,8 @@ class Downloads:
         if not replicas:
             raise InputOutput(f"object {object_.id}: cannot be read: no replica is readable from here")
         get = partial(self._get, object_, first, offset, length)
-        self._keep(
-            object_, first, await self.sources.read(self._rank(object_, replicas), get, patient=patient)
-        )
+        data = await self.sources.read(self._rank(object_, replicas), get, patient=patient)
+        await self._keep(object_.id, first, data)
         if object_.block_crcs is None:
             await self._learn(object_)
 
@@ -229,10 +228,17 @@ class Downloads:
         self._objects.learn(object_.id, *sums)
         self.on_learned()
 
-    def _keep(self, object_: PhysicalObject, first: int, data: bytes) -> None:
-        self._cache.make_room(len(data), look_at_disk=True)
-        for at in range(0, len(data), BLOCK):
-            self._cache.store_block(object_.id, first + at // BLOCK, data[at : at + BLOCK])
+    async def _keep(self, id_: ObjectId, first: int, data: bytes) -> None:
+        """Write verified blocks into the object's file. Raises OSError when the disk refuses."""
+        cache = self._cache
+        cache.make_room(len(data), look_at_disk=True)
+        file = cache.get(id_) or cache.create(id_)
+        file.users += 1
+        try:
+            await trio.to_thread.run_sync(write_fully, file.fd, data, first * BLOCK)
+        finally:
+            file.users -= 1
+        cache.note_stored(file, first, len(data))
         self.fetched_bytes += len(data)
 
     def _where(self, object_: PhysicalObject) -> str:

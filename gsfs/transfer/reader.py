@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 import trio
 
 from gsfs.data.cache import BLOCK, ObjectCache, ObjectFile, mask
 from gsfs.errors import GsfsError, InputOutput
-from gsfs.model import MIB
+from gsfs.model import KIB, MIB
 from gsfs.namespace.extents import ExtentTable
 from gsfs.namespace.inodes import Inode
 from gsfs.namespace.runs import Run
@@ -25,6 +26,9 @@ AHEAD_MAX = 32 * BLOCK
 AHEAD_TASKS_MAX = 8
 """Of one open file, so that a location that hangs holds up nobody else's read-ahead."""
 ALL_AHEAD_TASKS_MAX = 128
+INLINE_READ_BYTES = 64 * KIB
+INLINE_READ_S = 0.0003
+"""Small reads of a disk that usually answers sooner are done without a thread, whose hand-over would take as long."""
 CHANGED_TRIES = 4
 """Objects may go while they are read, when the file is overwritten: what the file says then is read instead."""
 
@@ -63,6 +67,7 @@ class Reader:
         self._buffer = memoryview(bytearray(READ_MAX))
         self._spare: list[memoryview] = []
         self._ahead_tasks = 0
+        self._disk_s = 1.0  # smoothed wait of small reads for the disk
         self.nursery: trio.Nursery | None = None
 
     async def read(self, inode: Inode, ahead: ReadAhead, offset: int, length: int) -> bytes | memoryview:
@@ -153,13 +158,22 @@ class Reader:
         file = self._here(run)
         if file is None:
             file = await self._bring(run, until)
-        file.users += 1
-        try:
-            got = await trio.to_thread.run_sync(_pread_fully, file.fd, view, run.object_offset)
-        finally:
-            file.users -= 1
+        got, seconds = await self._pread(file, view, run.object_offset)
+        self._disk_s += (seconds - self._disk_s) / 4
         if got != len(view):
             raise InputOutput(f"object {run.object}: its local file is shorter than it should be")
+
+    async def _pread(self, file: ObjectFile, view: memoryview, offset: int) -> tuple[int, float]:
+        """(bytes, seconds of a small read's wait for the disk); in a thread, unless it is known to be quick."""
+        small = len(view) <= INLINE_READ_BYTES
+        if small and self._disk_s < INLINE_READ_S:
+            return _pread_fully(file.fd, view, offset)
+        file.users += 1
+        try:
+            got, seconds = await trio.to_thread.run_sync(_pread_fully, file.fd, view, offset)
+        finally:
+            file.users -= 1
+        return got, seconds if small else self._disk_s
 
     async def _bring(self, run: Run, until: float, *, patient: bool = True) -> ObjectFile:
         """Verify what an earlier run left, or fetch; all of it before ``until``, on trio's clock."""
@@ -204,11 +218,12 @@ class Reader:
             ahead.tasks -= 1
 
 
-def _pread_fully(fd: int, view: memoryview, offset: int) -> int:
-    done = 0
+def _pread_fully(fd: int, view: memoryview, offset: int) -> tuple[int, float]:
+    """(bytes, seconds)."""
+    done, began = 0, time.perf_counter()
     while done < len(view):
         got = os.preadv(fd, [view[done:]], offset + done)
         if not got:
             break
         done += got
-    return done
+    return done, time.perf_counter() - began

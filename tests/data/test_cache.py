@@ -163,3 +163,29 @@ def test_bytes_written_past_the_cache_are_seen_when_it_looks_again(tmp_path: Pat
     made.look_again(file)
     assert (file.present, made.used_bytes) == (1, 5000)
     made.close()
+
+
+def test_a_block_that_the_disk_takes_only_part_of_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up writes what fits, and refuses the rest: the block was once taken for whole."""
+    made = cache(tmp_path)
+    room = [BLOCK // 2]
+    really = os.pwrite
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = min(room[0], len(data))
+        room[0] -= taken
+        return really(fd, data[:taken], offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with pytest.raises(OSError, match="No space left"):
+        made.store_block(ONE, 0, b"x" * BLOCK)
+    file = made.get(ONE)
+    assert file is not None
+    assert not file.present
+    assert not file.verified
+    room[0] = 2 * BLOCK
+    assert os.pread(made.store_block(ONE, 0, b"y" * BLOCK).fd, 2 * BLOCK, 0) == b"y" * BLOCK
