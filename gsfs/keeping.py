@@ -11,7 +11,7 @@ from typing import Any
 import trio
 import trio.lowlevel
 
-from gsfs.errors import Incomplete, NoSpace, Stale
+from gsfs.errors import Incomplete, InvalidArgument, NoSpace, Stale
 from gsfs.model import ObjectId
 from gsfs.namespace.inodes import Inode
 from gsfs.namespace.runs import Run
@@ -45,23 +45,24 @@ def files_below(volume: Volume, ino: int) -> Iterator[Inode]:
 
 
 async def pin(volume: Volume, ino: int, off: bool, tell: Tell) -> Answer:
-    """Keep the files below in the cache (fetching what is missing), or treat them like others again."""
-    count = 0
-    for inode in files_below(volume, ino):
-        if off:
-            volume.keeper.unpin(inode)
-        else:
-            volume.keeper.pin(inode)
-        count += 1
-        if not count % PAGE:
+    """Keep what is and comes below in the cache (fetching what is missing), or treat it like others again."""
+    inode = volume.store.inodes.get(ino)
+    if not inode.is_dir and not inode.is_regular:
+        raise InvalidArgument(f"inode {ino}: takes a file or a directory")
+    files: list[Inode] = []
+    for file in files_below(volume, ino):
+        files.append(file)
+        if not len(files) % PAGE:
             await tell({"left_bytes": 0})
     answer: Answer = {}
     if off:
+        volume.keeper.unpin(inode, files)
         await volume.keeper.look()
     else:
+        volume.keeper.pin(inode, files)
         answer = await warm(volume, ino, tell)
     await volume.committer.durable()
-    return {"files": count, **answer, "pinned_bytes": volume.keeper.bytes}
+    return {"files": len(files), **answer, "pinned_bytes": volume.keeper.bytes}
 
 
 async def warm(volume: Volume, ino: int, tell: Tell) -> Answer:

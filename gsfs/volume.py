@@ -194,6 +194,7 @@ class Volume:
         self.content = Content(self.core, self.attributes, self.reader, self.pressure, self.committer)
         self.content.ensure_remote = self.ensure_remote
         self.ranges = Ranges(self.core, self.attributes, self.content)
+        self.core.on_placed = self.keeper.placed
         self.reaper = Reaper(self.core)
         self.rebucket = Rebucket(self.core, self.names)
         self.following = Following(

@@ -15,8 +15,8 @@ from gsfs.cli.shell import Command, ask, ask_with_progress, config_of, human, pr
 def pin(path: str, off: bool, as_json: bool) -> None:
     """Keep PATH in the local cache, and every replica of it where it is, until --off.
 
-    Of a directory: every file that is below it now. What is missing is fetched. One file can also be pinned with
-    setfattr -n user.gsfs.pinned -v 1 (0 to let go).
+    Of a directory: every file that is or comes below it; --off of something below it makes an exception. What is
+    missing is fetched. One file can also be pinned with setfattr -n user.gsfs.pinned -v 1 (0 to let go).
     """
     config, _ = config_of(path)
     answer = ask_with_progress(config, "fetching", "pin", ino=ino_of(path), off=off)

@@ -73,6 +73,9 @@ class Core:
         self.keeps_access_times = True
         """False under ``noatime`` and ``ro``: the kernel leaves access times to the file system."""
 
+        self.on_placed: Callable[[Inode, Inode], None] = lambda _directory, _inode: None
+        """Told of a name that now leads to the inode from this directory, while anything is pinned; not of a new
+        directory, in which there is nothing."""
         self.on_entry_changed: Callable[[int, bytes], None] = lambda _parent, _name: None
         """Told of names that changed without the kernel having asked for it: it must look them up anew."""
         self.on_attributes_changed: Callable[[int], None] = lambda _ino: None

@@ -123,6 +123,8 @@ class Names:
         self._hand_down(ino, access, default if is_dir else None)
         if is_dir:
             directory.nlink += 1
+        elif store.pins:
+            core.on_placed(directory, inode)
         core.touch_content(directory, now)
         if core.followers:
             core.note_name(directory, name)
@@ -215,6 +217,8 @@ class Names:
         self._entries.insert(parent, name, ino, self._store.new_entry_number())
         self._core.touch_inode(inode, now)
         self._core.touch_content(directory, now)
+        if self._store.pins:
+            self._core.on_placed(directory, inode)
         if self._core.followers:
             self._core.note_name(directory, name)
         self._store.changed()
@@ -404,6 +408,8 @@ class Names:
 
     def _arrive(self, inode: Inode, directory: Inode, now_ns: int) -> None:
         """What was moved belongs to the bucket it is in now."""
+        if self._store.pins:
+            self._core.on_placed(directory, inode)
         if directory.ino != ROOT_INO and inode.bucket != directory.bucket:
             self.rebucket(inode, directory)
         self._core.touch_inode(inode, now_ns)

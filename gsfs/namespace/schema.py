@@ -267,7 +267,13 @@ Index("exported_ino", exported.c.ino)
 pin = Table(
     "pin",
     metadata,
-    Column("ino", BigInteger, primary_key=True, autoincrement=False, comment="a file; gone with its inode"),
+    Column(
+        "ino",
+        BigInteger,
+        primary_key=True,
+        autoincrement=False,
+        comment="a file, or a directory and all below it; negative: let go though one above is pinned; gone with its inode",
+    ),
     comment="files whose objects stay in this mount's cache, and whose replicas are never dropped",
 )
 
