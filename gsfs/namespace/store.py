@@ -31,7 +31,6 @@ from gsfs.namespace.locations import LocationTable
 from gsfs.namespace.objects import ObjectTable
 from gsfs.namespace.pins import PinTable
 from gsfs.namespace.policies import PolicyTable
-from gsfs.namespace.postgres import PostgresDatabase
 from gsfs.namespace.sqlite import SqliteDatabase
 
 COUNTERS = ("ino", "object", "entry", "epoch", "wal_salt", "wal_frames", "ship_generation", "ship_part")
@@ -240,6 +239,9 @@ def open_database(url: str, *, create: bool = False) -> Database:
     target = parse_url(url)
     if isinstance(target, Path):
         return SqliteDatabase(target, create=create)
+    # Here, for its driver is a tenth of the time that a start without it takes.
+    from gsfs.namespace.postgres import PostgresDatabase
+
     return PostgresDatabase(target)
 
 
