@@ -83,7 +83,7 @@ class Survival:
         """Expected cost of any TTL up to T_even, in seconds of storage (``GapHistogram.best_ttl_s`` has the formula)."""
         beyond, held, before = self.after[-1], 0.0, 1.0
         for i, now in enumerate(self.after):
-            if BIN_END_S[i] > ttl_s:
+            if BIN_END_S[i] > ttl_s and ttl_s < t_even_s:
                 break
             held += (before - now) * min(BIN_MID_S[i], t_even_s)
             before = now

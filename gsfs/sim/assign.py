@@ -10,6 +10,7 @@ import enum
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from gsfs.errors import ConfigError
 from gsfs.sim.requests import GET, Placed, Row, batches
@@ -24,6 +25,15 @@ class Assignment(enum.StrEnum):
     C = "C"
     D = "D"
     E = "E"
+
+
+def _below(end: int, chance: random.Random) -> Iterator[int]:
+    """``chance.randrange(end)`` over and over, in a fourth of the time."""
+    bits, draw = end.bit_length(), chance.getrandbits
+    while True:
+        number = draw(bits)
+        if number < end:
+            yield number
 
 
 @dataclass(slots=True)
@@ -47,16 +57,18 @@ class Assigner:
     def __post_init__(self) -> None:
         chance, count = random.Random(self.seed), len(self.regions)
         self.names = {region: i for i, region in enumerate(self.regions)}
-        self.anywhere = [chance.randrange(count) for _ in range(TABLE)]
+        anyone, other = _below(count, chance), _below(max(1, count - 1), chance)
+        self.anywhere = list(islice(anyone, TABLE))
         kinds = [self._kind(chance) for _ in range(TABLE)]
-        bucket_writer = chance.randrange(count)
-        bucket_reader = (bucket_writer + 1 + chance.randrange(max(1, count - 1))) % count
+        bucket_writer = next(anyone)
+        bucket_reader = (bucket_writer + 1 + next(other)) % count
+        writer_of, reader_of = {"A": -1, "C": bucket_writer}, {"A": -1, "D": -1, "C": bucket_reader}
         self.writers, self.readers = [], []
         for kind in kinds:
-            writer = chance.randrange(count)
-            reader = (writer + 1 + chance.randrange(max(1, count - 1))) % count
-            self.writers.append({"A": -1, "C": bucket_writer}.get(kind, writer))
-            self.readers.append({"A": -1, "D": -1, "C": bucket_reader}.get(kind, reader))
+            writer = next(anyone)
+            reader = (writer + 1 + next(other)) % count
+            self.writers.append(writer_of.get(kind, writer))
+            self.readers.append(reader_of.get(kind, reader))
 
     def _kind(self, chance: random.Random) -> str:
         if self.assignment is Assignment.E:

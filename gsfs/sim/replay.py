@@ -47,6 +47,15 @@ Thing = tuple[int, float, Target, list[Trail | None]]
 """One object in a replay: its size, when it was written, where it was placed, its trails by region."""
 
 
+def _source(fare: Fare, trails: Sequence[Trail | None], now: float) -> int:
+    """The cheapest region that holds a replica now."""
+    for region in fare.nearer:
+        trail = trails[region]
+        if trail is not None and now <= trail.last_read_s + trail.ttl_s:
+            return region
+    return fare.lasting
+
+
 @dataclass(slots=True)
 class Meter:
     """What the locations counted, by region index; pairs are [source][reader]."""
@@ -139,12 +148,7 @@ class Replay:
                 served[region] += 1
                 served_bytes[region] += length
                 continue
-            source = fare.lasting
-            for other in fare.nearer:
-                rival = trails[other]
-                if rival is not None and now <= rival.last_read_s + rival.ttl_s:
-                    source = other
-                    break
+            source = _source(fare, trails, now) if fare.nearer else fare.lasting
             reads[source][region] += 1
             read_bytes[source][region] += length
             if ttl > 0:
