@@ -33,7 +33,9 @@ from gsfs.namespace.pins import PinTable
 from gsfs.namespace.policies import PolicyTable
 from gsfs.namespace.sqlite import SqliteDatabase
 
-COUNTERS = ("ino", "object", "entry", "epoch", "wal_salt", "wal_frames", "ship_generation", "ship_part")
+COUNTERS = (
+    "ino", "object", "entry", "epoch", "wal_salt", "wal_frames", "ship_generation", "ship_part", "stored_ms",
+)  # fmt: skip
 
 
 class Store:
@@ -52,6 +54,9 @@ class Store:
         self._rebucket_add = compile_statement(database, insert(r))
         self._rebucket_done = compile_statement(database, r.delete().where(r.c.ino == bindparam("i")))
         self._next: dict[str, int] = dict(compile_statement(database, select(c.c.name, c.c.value)).all())
+        for name in set(COUNTERS).difference(self._next):  # made by a version that did not count it yet
+            compile_statement(database, insert(c)).run(name, 0)
+            self._next[name] = 0
         self._written = dict(self._next)
         self.objects = ObjectTable(database, self.namespace_id)
         self.extents = ExtentTable(database, self.objects.account)
@@ -141,6 +146,15 @@ class Store:
     def record_shipped(self, generation: int, part: int) -> None:
         """To be written with the next commit, which it does not cause."""
         self._next["ship_generation"], self._next["ship_part"] = generation, part
+
+    @property
+    def stored_ms(self) -> int:
+        """Until when the ledger has what is stored, in milliseconds since the epoch; 0: since never."""
+        return self._next["stored_ms"]
+
+    def record_stored(self, until_ms: int) -> None:
+        """To be written with the next commit, as is what the ledger has got by then."""
+        self._next["stored_ms"] = until_ms
 
     # --- directories moved between buckets
 

@@ -65,7 +65,8 @@ class Accounts:
         self._store = store
         self._region = region
         self._ledger = Ledger()
-        self._counted_to_ms = round(clock() * 1000)
+        self._counted_to_ms = store.stored_ms or round(clock() * 1000)
+        store.record_stored(self._counted_to_ms)
         for location in locations.values():
             self.watch(location)
         store.objects.before_kept_changes = self.count_storage
@@ -98,11 +99,12 @@ class Accounts:
             self.count_storage()
 
     def count_storage(self) -> None:
-        """Byte-time since the last call, of what is stored now."""
+        """Byte-time since the last call, of what is stored now; of the time between two mounts as well."""
         now_ms = round(self._clock() * 1000)
         if now_ms <= self._counted_to_ms:
             return
         since_ms, self._counted_to_ms = self._counted_to_ms, now_ms
+        self._store.record_stored(now_ms)
         for bucket, location, size_bytes in self._store.objects.stored():
             self._ledger.stored(str(bucket), location, size_bytes, since_ms, now_ms)
             self._store.booked()

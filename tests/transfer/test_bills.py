@@ -16,6 +16,7 @@ from gsfs.admin import apply_settings, check_settings
 from gsfs.errors import Incomplete
 from gsfs.model import MIB, ReplicaState
 from gsfs.policy.ledger import Count, EntryKey, Kind, to_decimal, total_usd
+from gsfs.volume import Volume
 from tests.support.regions import DAY_S, EAST, EUROPE, REGIONS, WEST, Regional
 
 SIZE = 21 * MIB + 4321
@@ -266,3 +267,26 @@ def test_a_replica_that_was_applied_away_can_be_applied_back_at_once(regional: R
         assert await regional.read(ino) == bytes(MIB)
 
     regional.run(work)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_what_is_stored_is_billed_while_nothing_is_mounted(regional: Regional, end: str) -> None:
+    """Locations bill it whether somebody looks or not; the time before a crash used to be lost as well."""
+
+    async def write() -> None:
+        await regional.write(b"file", bytes(MIB))
+        regional.volume.accounts.bring_up_to_date()
+        await regional.volume.committer.durable()
+
+    regional.run(write)
+    regional.clock.now_s += 3600  # not counted yet when the mount ends
+    if end == "kill":
+        regional.volume.abandon()
+        regional.clock.now_s += 7 * DAY_S
+        regional.volume = Volume(regional.config, clock=regional.clock)
+    else:
+        regional.close()
+        regional.clock.now_s += 7 * DAY_S
+        regional.volume = Volume(regional.config, clock=regional.clock)
+    assert counted(regional, Kind.STORAGE, EAST) == MIB * int(7 * DAY_S + 3600) * 1000
+    assert counted(regional, Kind.STORAGE, EAST) == MIB * int(7 * DAY_S + 3600) * 1000
