@@ -5,11 +5,11 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import trio
 
+from gsfs.backends.options import BreakerPolicy
 from gsfs.backends.request import Handler, Request, T
 from gsfs.errors import BackendCorrupt, BackendError, Unavailable
 
@@ -44,21 +44,6 @@ TRANSITIONS: Final[dict[tuple[Circuit, Event], Circuit]] = {
     (Circuit.HALF_OPEN, Event.FAILURE): Circuit.OPEN,
 }
 """All there is. An attempt that was under way when the circuit opened is not an event: only the probe is."""
-
-
-@dataclass(frozen=True, slots=True)
-class BreakerPolicy:
-    """When to stop asking, and for how long."""
-
-    consecutive_failures: int = 6
-    """So many retryable failures in a row open the circuit."""
-    failure_rate: float = 0.5
-    """So large a share of the attempts within ``window_s`` opens it too, given ``minimum_attempts``."""
-    window_s: float = 30.0
-    minimum_attempts: int = 20
-    first_pause_s: float = 2.0
-    """Time from opening to the first probe; doubles with each probe that fails, up to ``longest_pause_s``."""
-    longest_pause_s: float = 30.0
 
 
 class CircuitBreaker:

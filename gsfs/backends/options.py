@@ -1,11 +1,41 @@
-"""How a location is to be treated by its wrappers. Owns the defaults; the configuration overrides them."""
+"""How a location is to be treated by its wrappers. Owns the defaults; the configuration overrides them.
+
+Quick to import: every command reads the configuration, and few need what the wrappers need.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gsfs.backends.breaker import BreakerPolicy
-from gsfs.backends.retry import RetryPolicy
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """When to stop asking, and for how long."""
+
+    consecutive_failures: int = 6
+    """So many retryable failures in a row open the circuit."""
+    failure_rate: float = 0.5
+    """So large a share of the attempts within ``window_s`` opens it too, given ``minimum_attempts``."""
+    window_s: float = 30.0
+    minimum_attempts: int = 20
+    first_pause_s: float = 2.0
+    """Time from opening to the first probe; doubles with each probe that fails, up to ``longest_pause_s``."""
+    longest_pause_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long and how often to try."""
+
+    deadline_s: float = 60.0
+    """From the first attempt to giving up, when the caller set no deadline of its own."""
+    base_s: float = 0.1
+    """Shortest delay between two attempts."""
+    longest_s: float = 10.0
+    """Longest delay that is chosen here; a location may ask for more by Retry-After."""
+    attempts: int = 12
+    corrupt_attempts: int = 3
+    """Bytes that fail their checksum so often are taken as damaged where they lie."""
 
 
 @dataclass(frozen=True, slots=True)

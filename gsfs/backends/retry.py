@@ -8,29 +8,14 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
 
 import trio
 
 from gsfs.backends.breaker import CircuitOpen
 from gsfs.backends.call import allowance_s
+from gsfs.backends.options import RetryPolicy
 from gsfs.backends.request import Handler, Request, T
 from gsfs.errors import BackendCorrupt, BackendError, Throttled, Unavailable
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How long and how often to try."""
-
-    deadline_s: float = 60.0
-    """From the first attempt to giving up, when the caller set no deadline of its own."""
-    base_s: float = 0.1
-    """Shortest delay between two attempts."""
-    longest_s: float = 10.0
-    """Longest delay that is chosen here; a location may ask for more by Retry-After."""
-    attempts: int = 12
-    corrupt_attempts: int = 3
-    """Bytes that fail their checksum so often are taken as damaged where they lie."""
 
 
 class Retry:

@@ -7,9 +7,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from gsfs.backends.breaker import BreakerPolicy
-from gsfs.backends.options import LocationOptions
-from gsfs.backends.retry import RetryPolicy
+from gsfs.backends.options import BreakerPolicy, LocationOptions, RetryPolicy
 from gsfs.backends.secret import Secret, secret_dec_hook
 from gsfs.errors import ConfigError
 

@@ -10,7 +10,8 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gsfs.backends.breaker import TRANSITIONS, BreakerPolicy, Circuit, CircuitBreaker, CircuitOpen, Event
+from gsfs.backends.breaker import TRANSITIONS, Circuit, CircuitBreaker, CircuitOpen, Event
+from gsfs.backends.options import BreakerPolicy
 from gsfs.backends.request import Request, RequestKind, T
 from gsfs.errors import BackendCorrupt, BackendError, ObjectNotFound, Unavailable
 

@@ -11,12 +11,10 @@ import pytest
 import trio
 
 from gsfs.backends.base import Backend, BytesSource
-from gsfs.backends.breaker import BreakerPolicy
 from gsfs.backends.checksum import crc32c
 from gsfs.backends.location import Location
-from gsfs.backends.options import LocationOptions
+from gsfs.backends.options import BreakerPolicy, LocationOptions, RetryPolicy
 from gsfs.backends.registry import open_backend
-from gsfs.backends.retry import RetryPolicy
 from gsfs.backends.verify import expect_crc32c
 from gsfs.errors import BackendError, BackendPermission, ObjectNotFound
 from gsfs.model import LocationId

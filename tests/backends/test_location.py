@@ -12,14 +12,12 @@ import trio
 import trio.testing
 
 from gsfs.backends.base import BytesSource, ObjectInfo, Source
-from gsfs.backends.breaker import BreakerPolicy
 from gsfs.backends.checksum import crc32c
 from gsfs.backends.health import HealthState
 from gsfs.backends.location import Location
 from gsfs.backends.memory import MemoryBackend
-from gsfs.backends.options import LocationOptions
+from gsfs.backends.options import BreakerPolicy, LocationOptions, RetryPolicy
 from gsfs.backends.request import RequestKind
-from gsfs.backends.retry import RetryPolicy
 from gsfs.backends.verify import expect_blocks, expect_crc32c
 from gsfs.errors import (
     BackendCorrupt,

@@ -10,8 +10,9 @@ import trio
 import trio.testing
 
 from gsfs.backends.breaker import CircuitOpen
+from gsfs.backends.options import RetryPolicy
 from gsfs.backends.request import Request, RequestKind, T
-from gsfs.backends.retry import Retry, RetryPolicy
+from gsfs.backends.retry import Retry
 from gsfs.errors import BackendCorrupt, BackendError, ObjectNotFound, Throttled, Unavailable
 
 pytestmark = pytest.mark.trio

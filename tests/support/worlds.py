@@ -23,8 +23,7 @@ import trio.testing
 from gsfs.backends.base import ObjectInfo, list_all
 from gsfs.backends.location import Location
 from gsfs.backends.memory import MemoryBackend
-from gsfs.backends.options import LocationOptions
-from gsfs.backends.retry import RetryPolicy
+from gsfs.backends.options import LocationOptions, RetryPolicy
 from gsfs.config import Config, parse
 from gsfs.data.cache import ObjectFile
 from gsfs.model import LocationId, ReplicaState
