@@ -67,6 +67,8 @@ def objects_of(volume: Volume, inode: Inode) -> list[tuple[PhysicalObject, int]]
 def where(volume: Volume, ino: int) -> Answer:
     """Each physical object of a file, and its replicas with their states and expiry."""
     inode = volume.store.inodes.get(ino)
+    if not inode.is_regular:
+        raise InvalidArgument("where: takes a file")
     objects = []
     for object_, size in objects_of(volume, inode):
         replicas = [

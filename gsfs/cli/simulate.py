@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
+import os
+import zlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
@@ -13,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gsfs.cli.shell import Command, print_json
-from gsfs.errors import NotFoundError
+from gsfs.errors import InvalidArgument, NotFoundError
 from gsfs.policy.prices import load_prices
 from gsfs.sim.assign import Assigner, Assignment
 from gsfs.sim.formats import open_trace, write_csv, write_ibm
@@ -56,7 +59,10 @@ EXAMPLE = (
     help="Which region requests come from, when the trace does not say (types A to E of the SkyStore paper).",
 )
 @click.option(
-    "--time-scale", default=1.0, show_default=True, help="Seconds of storage per second of the trace."
+    "--time-scale",
+    default=1.0,
+    show_default=True,
+    help="Seconds of storage per second of the trace; more than 0.",
 )
 @click.option("--seed", default=1, show_default=True, help="Of the assignment, and of --generate.")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write the results as CSV.")
@@ -92,15 +98,31 @@ def simulate(
     gzip is recognised. Prices and links ship with gsfs; traces/README.md describes the formats.
     """
     if bucket_name is not None:
+        if objects < 1 or max_reads < 0:
+            raise InvalidArgument(
+                f"--objects {objects} --max-reads {max_reads}: takes 1 or more, and 0 or more"
+            )
         _generate(trace, bucket_name, Scale(objects, max_reads), seed)
         return
     specs = [spec.strip() for spec in policies.split(",") if spec.strip()]
-    for spec in specs:
-        parse_spec(spec)
+    _check(specs, time_scale, (csv_path, html_path))
     world = make_world(parse_regions(regions), load_prices(prices))
     kind = None if assign == RECORDED else Assignment(assign)
     result = _replay(trace, specs, world, Assigner(world.regions, kind, time_scale, seed))
     _report(result, csv_path, html_path, as_json=as_json)
+
+
+def _check(specs: list[str], time_scale: float, results: tuple[Path | None, ...]) -> None:
+    """What would be noticed only after a long replay otherwise. Raises InvalidArgument, ConfigError, NotFoundError."""
+    if not specs:
+        raise InvalidArgument(f"--policy: takes names separated by commas, such as {DEFAULT_POLICIES}")
+    for spec in specs:
+        parse_spec(spec)
+    if not 0 < time_scale < math.inf:
+        raise InvalidArgument(f"--time-scale {time_scale:g}: takes a number above 0")
+    for path in results:
+        if path is not None and not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+            raise NotFoundError(f"{path}: cannot be written there")
 
 
 def _replay(trace: Path, specs: list[str], world: World, assigner: Assigner) -> Result:
@@ -120,7 +142,10 @@ def _replay(trace: Path, specs: list[str], world: World, assigner: Assigner) -> 
             done += requests
             bar.update(task, completed=opened.position(), n=f"{done:,} requests")
 
-        return run(opened.rows, world, specs, assigner, trace=trace.name, progress=progress)
+        try:
+            return run(opened.rows, world, specs, assigner, trace=trace.name, progress=progress)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InvalidArgument(f"{trace}: is cut off or damaged: {error}") from None
 
 
 def _report(result: Result, csv_path: Path | None, html_path: Path | None, *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gsfs import mounts
-from gsfs.cli.shell import Command, ask, ask_with_progress, config_of, console, human, print_json, print_table
+from gsfs.cli.shell import Command, ask, ask_with_progress, config_of, human, print_json, print_table, say
 from gsfs.model import ROOT_INO
 
 
@@ -33,29 +33,38 @@ def status(target: str | None, as_json: bool) -> None:
 
 def _print(row: dict[str, Any]) -> None:
     cache = row["cache"]
-    lines = [
-        f"[bold]{row['name']}[/bold] at {row['mountpoint']}, gsfs {row['version']}, process {row['pid']}, up {row['uptime_s']:.0f} s",
-        f"files       {row['inodes']} inodes, {human(row['file_bytes'])} in {row['objects']} objects",
-        f"to upload   {human(row['dirty_bytes'])} ({row['uploading_objects']} sealed objects)",
-        f"cache       {human(cache['used_bytes'])} of {human(cache['capacity_bytes'])} in {cache['path']}; "
+    say(
+        f"{row['name']} at ",
+        f"{row['mountpoint']}, gsfs {row['version']}, process {row['pid']}, up {row['uptime_s']:.0f} s",
+    )
+    say("files       ", f"{row['inodes']} inodes, {human(row['file_bytes'])} in {row['objects']} objects")
+    say("to upload   ", f"{human(row['dirty_bytes'])} ({row['uploading_objects']} sealed objects)")
+    say(
+        "cache       ",
+        f"{human(cache['used_bytes'])} of {human(cache['capacity_bytes'])} in {cache['path']}; "
         f"{human(cache['disk_free_bytes'])} free on the disk",
-    ]
+    )
+    if cache["disk_free_bytes"] <= cache["min_free_bytes"]:
+        say(
+            "            ",
+            f"cache.min_free keeps {human(cache['min_free_bytes'])} of the disk free: writes wait, then fail "
+            "(no space left); free some space there, or lower it and mount again",
+            style="red",
+        )
     moving = row["replication"]
     if any(moving[key] for key in ("waiting", "failed", "expired")):
-        lines.append(
-            f"replicas    {moving['waiting']} wanted, {moving['failed']} failed, {moving['expired']} expired"
+        say(
+            "replicas    ",
+            f"{moving['waiting']} wanted, {moving['failed']} failed, {moving['expired']} expired",
         )
-    lines += [
-        f"[red]object {f['object']} is not at {f['location']}: {f['cause']}[/red]" for f in moving["failures"]
-    ]
+    for f in moving["failures"]:
+        say("object ", f"{f['object']} is not at {f['location']}: {f['cause']}", style="red")
     if row["trace"]:
-        lines.append(f"recording   {row['trace']['requests']} requests in {row['trace']['file']}")
+        say("recording   ", f"{row['trace']['requests']} requests in {row['trace']['file']}")
     if row["commit_error"]:
-        lines.append(f"[red]commits fail: {row['commit_error']}[/red]")
+        say("commits fail: ", row["commit_error"], style="red")
     if row["damaged_objects"]:
-        lines.append(f"[red]{len(row['damaged_objects'])} objects are damaged; gsfs fsck names them[/red]")
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        say("", f"{len(row['damaged_objects'])} objects are damaged; gsfs fsck names them", style="red")
     print_table(
         ["location", "state", "stored", "requests"],
         [[r["id"], _state(r), human(r["bytes"]), _requests(r["requests"])] for r in row["locations"]],
@@ -72,7 +81,12 @@ def _spent(bucket: dict[str, Any]) -> str:
     spent, budget = bucket["spent_usd_this_month"], bucket["budget_usd_per_month"]
     if spent is None:
         return "-"
-    return f"{float(spent):.2f} USD" + (f" of {float(budget):.2f}" if budget is not None else "")
+    return f"{_cents(spent)} USD" + (f" of {_cents(budget)}" if budget is not None else "")
+
+
+def _cents(usd: str) -> str:
+    """Cents; less than a dollar to a millionth."""
+    return f"{float(usd):.2f}" if float(usd) >= 1 or not float(usd) else f"{float(usd):.6f}"
 
 
 def _print_follows(rows: list[dict[str, Any]]) -> None:

@@ -29,6 +29,11 @@ class Judgement:
 GO = Judgement(Verdict.GO)
 
 
+def told(usd: Decimal) -> str:
+    """Cents, and of less than a dollar four digits that mean something."""
+    return f"{usd:.2f}" if usd >= 1 or not usd else f"{usd:.{max(2, 3 - usd.adjusted())}f}"
+
+
 def judge_budget(
     bucket: str, policy: BucketPolicy, spent_usd: Decimal, leaves_region: bool, next_usd: Decimal = Decimal(0)
 ) -> Judgement:
@@ -40,7 +45,7 @@ def judge_budget(
     if budget is None:
         return GO
     lift = f"to lift it: gsfs bucket set {bucket} budget=AMOUNT, or budget_action=warn"
-    spent = f"bucket {bucket}: {spent_usd:.2f} of {budget:.2f} USD of this month's budget spent"
+    spent = f"bucket {bucket}: {told(spent_usd)} of {told(budget)} USD of this month's budget spent"
     if leaves_region and policy.budget_action is BudgetAction.REFUSE and spent_usd + next_usd > budget:
         return Judgement(Verdict.REFUSE, f"{spent}; reads that leave the region are refused; {lift}")
     if spent_usd >= budget * policy.budget_warn_share:

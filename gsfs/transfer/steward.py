@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 READ_WINDOW_S = 30.0
 """Blocks of one object fetched within this time are one read to the policies."""
 BUDGET_LOOK_S = 10.0
+REFUSED_S = 60.0
+"""How often the log says that a bucket's budget refuses reads."""
 MONTH_HOURS = SECONDS_PER_MONTH // 3600
 
 
@@ -73,6 +75,7 @@ class Steward:
         self._changed_memories: set[int] = set()
         self._recent: TTLCache[ObjectId, bool] = TTLCache(65_536, READ_WINDOW_S, timer=clock)
         self._spent: TTLCache[None, dict[str, Decimal]] = TTLCache(1, BUDGET_LOOK_S, timer=clock)
+        self._refused: TTLCache[int, bool] = TTLCache(1024, REFUSED_S, timer=clock)
         self._past: tuple[int, int, dict[str, Fraction]] = (0, 0, {})
         """First hour, end, and what each bucket cost between them."""
         self._warned: LRUCache[int, tuple[int, Decimal]] = LRUCache(1024)
@@ -240,7 +243,9 @@ class Steward:
         leaves = source != self.region
         judgement = judge_budget(self._name(bucket), policy, self._nearly_spent_usd(bucket), leaves, read_usd)
         if judgement.verdict is Verdict.REFUSE:
-            log.warning("%s", judgement.message)
+            if bucket.ino not in self._refused:  # the kernel asks again and again
+                self._refused[bucket.ino] = True
+                log.warning("%s", judgement.message)
             raise QuotaExceeded(judgement.message)
         if leaves:
             self._known_spent()[str(bucket.ino)] = self._nearly_spent_usd(bucket) + read_usd

@@ -123,6 +123,8 @@ def test_budget_warns_then_refuses_only_reads_that_leave_the_region() -> None:
     refused = judge_budget("b", policy, Decimal("9.99"), True, Decimal("0.02"))
     assert refused.verdict is Verdict.REFUSE
     assert "gsfs bucket set b budget=" in refused.message
+    small = parse_policy({"budget": "0.0005"})
+    assert "0.0004567 of 0.0005000 USD" in judge_budget("b", small, Decimal("0.00045671"), True).message
     assert judge_budget("b", parse_policy({}), Decimal(10**9), True).verdict is Verdict.GO
 
 

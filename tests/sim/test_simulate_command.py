@@ -93,6 +93,26 @@ def test_mistakes_are_one_line_and_a_documented_exit_code(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_what_would_fail_after_the_replay_is_said_before_it(trace: Path, tmp_path: Path) -> None:
+    """A time scale of zero or less used to give storage for nothing, or money back."""
+    packed = trace.read_bytes()
+    cut = tmp_path / "cut.gz"
+    cut.write_bytes(packed[: len(packed) // 2])
+    for arguments, says in (
+        ((trace, "--time-scale", "0"), "--time-scale 0: takes a number above 0"),
+        ((trace, "--time-scale", "-5"), "--time-scale -5: takes"),
+        ((trace, "--time-scale", "nan"), "--time-scale nan: takes"),
+        ((trace, "--policy", ","), "--policy: takes names separated by commas"),
+        ((tmp_path / "new", "--generate", "T15", "--objects", "0"), "--objects 0"),
+        ((cut,), "cut.gz: is cut off or damaged"),
+        ((trace, "--html", tmp_path / "nowhere" / "r.html"), "r.html: cannot be written there"),
+    ):
+        done = run(*arguments)
+        assert done.exit_code in (ExitCode.USAGE, ExitCode.NOT_FOUND), arguments
+        assert says in done.output
+    assert not (tmp_path / "new").exists()
+
+
 def test_price_file_changes_the_bill(trace: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.csv"
     mine.write_text("kind,region,dst,value\nstorage,aws:us-east-1,,1000\n")

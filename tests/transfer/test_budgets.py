@@ -109,6 +109,24 @@ def test_the_warning_comes_once_for_each_budget_and_month(
     assert [r.getMessage().count("budget spent") for r in caplog.records] == [1, 1, 1]
 
 
+def test_refusals_do_not_fill_the_log(regional: Regional, caplog: pytest.LogCaptureFixture) -> None:
+    """The kernel asks again for every page that it could not read ahead."""
+
+    async def work() -> None:
+        ino = await regional.write(b"file", bytes(MIB))
+        regional.set(budget="0", budget_action="refuse")
+        await regional.forget_local()
+        for _ in range(5):
+            with pytest.raises(QuotaExceeded):
+                await regional.read(ino)
+        regional.clock.now_s += 61
+        with pytest.raises(QuotaExceeded):
+            await regional.read(ino)
+
+    regional.run(work)
+    assert len(caplog.records) == 2
+
+
 def test_what_is_spent_is_told_as_of_now(regional: Regional) -> None:
     """It used to be up to ten seconds old, and to leave out what is stored."""
 
