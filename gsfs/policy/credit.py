@@ -97,7 +97,7 @@ class CreditAccount:
     funds_usd: float = 0.0
     """The part of the optimum of which SPARE may be lost: all but that of re-reads in lean intervals."""
     spent_usd: float = 0.0
-    """Transfers and storage of intervals that have ended."""
+    """Transfers and storage of intervals that have ended. Beyond BOUND times the optimum, TTLs are T_even."""
     loss_usd: float = 0.0
     """Ended admitted intervals: cost above SAFE_RATIO times their optimum; negative is a gain."""
     reserved_usd: float = 0.0
@@ -121,10 +121,6 @@ class CreditAccount:
     def towers(self, loss_usd: float) -> bool:
         """Whether the interval could not be admitted even if nothing else were at stake."""
         return loss_usd > SPARE * self.funds_usd
-
-    def within_bound(self) -> bool:
-        """Whether the ended intervals, as they fell out, are within BOUND of the optimum."""
-        return self.spent_usd <= BOUND * self.optimum_usd
 
     def draw(self) -> float:
         """The next threshold of the safe rule, as a share of T_even."""

@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gsfs.errors import DatabaseCorrupt
-from gsfs.policy.credit import ADMITTED, LEAN, LEAN_BELOW, SAFE, CreditAccount, Slot, loss_at_worst
+from gsfs.policy.credit import (
+    ADMITTED,
+    BOUND,
+    LEAN,
+    LEAN_BELOW,
+    SAFE,
+    SPARE,
+    CreditAccount,
+    Slot,
+    loss_at_worst,
+)
 from gsfs.policy.histogram import (
     CONTEXTS,
     FIRST_READ,
@@ -299,13 +309,18 @@ class AdaptiveTtl:
     def _choose(
         self, memory: RegionMemory, context: int, miss_usd: float, hold_usd_per_s: float, t_even_s: float
     ) -> tuple[float, int]:
-        """A TTL, and who chose it."""
+        """A TTL, and who chose it. What most reads need is written out rather than called, for the sake of speed."""
         account = memory.account
-        if not account.within_bound():
+        if account.spent_usd > BOUND * account.optimum_usd:
             return t_even_s, ADMITTED
-        ttl_s = memory.best_ttl_s(context, t_even_s)
+        ttl_s = memory.ttls.get((context, bin_of(t_even_s)))
+        if ttl_s is None:
+            ttl_s = memory.best_ttl_s(context, t_even_s)
+        elif ttl_s > t_even_s:
+            ttl_s = t_even_s
         loss_usd = loss_at_worst(miss_usd, ttl_s * hold_usd_per_s)
-        if account.admits(loss_usd):
+        at_stake_usd = account.loss_usd + account.reserved_usd + loss_usd
+        if at_stake_usd <= SPARE * account.funds_usd or account.admits(loss_usd):
             return ttl_s, ADMITTED
         if account.towers(loss_usd):
             if context == FIRST_READ and ttl_s <= LEAN_BELOW * t_even_s:
