@@ -18,6 +18,8 @@ from gsfs.policy.prices import SECONDS_PER_MONTH, PriceTable
 HOUR_S = 3_600
 FORECAST_HOURS = 7 * 24
 """What a forecast looks back at."""
+FORECAST_HOURS_LEAST = 24
+"""A ledger that is younger is taken for a day: its first hour is not what every hour will be like."""
 DIGITS = Decimal("1e-12")
 """Reports are exact to a picodollar."""
 
@@ -189,7 +191,7 @@ def forecast_usd(
     days: int,
     stored_bytes: dict[str, int] | None = None,
 ) -> Fraction:
-    """The next ``days`` days if they are like the last 7 (or as many as the ledger has).
+    """The next ``days`` days if they are like the last 7 (or as many as the ledger has; one at least).
 
     Requests and egress continue at their mean rate; storage is what is stored now (``stored_bytes`` by region),
     for the whole time, or the mean of the past when that is not given.
@@ -198,7 +200,7 @@ def forecast_usd(
     if not recent:
         past = Fraction(0)
     else:
-        hours = now_hour - min(key.hour for key, _ in recent) + 1
+        hours = max(FORECAST_HOURS_LEAST, now_hour - min(key.hour for key, _ in recent) + 1)
         flows = [line for line in recent if stored_bytes is None or line[0].kind is not Kind.STORAGE]
         past = total_usd(flows, prices) * days * 24 / hours
     for region, size in (stored_bytes or {}).items():

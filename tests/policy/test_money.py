@@ -105,6 +105,9 @@ def test_forecast_continues_the_last_week_and_what_is_stored_now() -> None:
     for hour in range(24):
         ledger.request(hour * 3600.0, "b", EAST, Kind.PUT)
     assert forecast_usd(ledger, PRICES, 23, 30, {}) == 30 * 24 * Fraction("0.000005")
+    young = Ledger()
+    young.request(0.0, "b", EAST, Kind.PUT)
+    assert forecast_usd(young, PRICES, 0, 30, {}) == 30 * Fraction("0.000005")  # not 720 times its first hour
     month = forecast_usd([], PRICES, 23, 30, {EAST: GIB})
     assert month == Fraction("0.023") * 30 * 24 / 730
     assert forecast_usd([], PRICES, 23, 30) == 0
