@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sqlite3
+import subprocess
 from contextlib import closing
 from decimal import Decimal
 from fractions import Fraction
@@ -212,3 +213,57 @@ def test_a_wrong_policy_is_one_line_and_changes_nothing(regions: Regions, settin
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert regions.json("bucket", "show", str(regions.bucket)) == before
+
+
+class Documented(Regions):
+    """The mount of the transcript in docs/cost.md: segments of the default size."""
+
+    def create(self, knobs: Any) -> None:
+        super().create(knobs)
+        text = self.config.read_text().replace('[transfer]\nsegment_size = "1MiB"\n', "")
+        self.config.write_text(text.replace("ship_interval_s = 3600.0", "ship_interval_s = 0.0"))
+
+
+def transcript() -> list[tuple[str, list[str]]]:
+    """(command, the lines that it prints) of docs/cost.md."""
+    text = (Path(__file__).parents[2] / "docs" / "cost.md").read_text()
+    section = text.partition("## A policy is changed")[2].partition("\n## ")[0]
+    steps: list[tuple[str, list[str]]] = []
+    for line in section.splitlines():
+        if line.startswith("    $ "):
+            steps.append((line.removeprefix("    $ "), []))
+        elif line.startswith("    "):
+            steps[-1][1].append(line.removeprefix("    ").rstrip())
+    return steps
+
+
+def without_seconds_and_pieces(line: str) -> str:
+    """Of a line of ``gsfs cost``: the group and its egress. Storage grows by the second, reads come in pieces."""
+    words = line.split()
+    return f"{words[0]} {words[2]}" if len(words) == 5 else words[0]
+
+
+def test_the_transcript_in_the_documents_is_what_the_commands_print(tmp_path: Path) -> None:
+    mount = Documented(tmp_path)
+    mount.create({})
+    steps = transcript()
+    assert [step[0].split()[1] for step in steps if step[0].startswith("gsfs")].count("apply") == 1
+    try:
+        mount.mount()
+        (mount.root / "photos").mkdir()
+        for documented, expected in steps:
+            command = documented.replace("/mnt/demo", str(mount.root))
+            if command.startswith("gsfs "):
+                printed = mount.run(*command.split()[1:]).stdout
+            else:
+                printed = subprocess.run(
+                    command, shell=True, check=True, capture_output=True, text=True
+                ).stdout
+            said = [line.rstrip() for line in printed.splitlines()]
+            if " cost " in command:
+                pairs = zip(said, expected, strict=True)
+                assert all(a == b for a, b in (map(without_seconds_and_pieces, pair) for pair in pairs))
+            else:
+                assert said == expected, command
+    finally:
+        mount.end()
