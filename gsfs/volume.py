@@ -164,7 +164,9 @@ class Volume:
         self.uploads.on_progress = self.pressure.progressed
         self.reader = Reader(store.extents, self.cache, self.downloads)
         self.shipping = self._make_shipping()
-        self.compaction = Compaction(store, self.segments, self.committer, self.downloads, self.cache)
+        self.compaction = Compaction(
+            store, self.segments, self.committer, self.downloads, self.cache, self.steward.worth_compacting
+        )
 
     def _prices(self) -> PriceTable | None:
         """The price table; every location and the mount's region must be in it as soon as there is a region."""

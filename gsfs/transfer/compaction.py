@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 
 import trio
 import trio.lowlevel
@@ -17,6 +18,7 @@ from gsfs.data.cache import BLOCK, ObjectCache
 from gsfs.data.segments import SegmentLog
 from gsfs.errors import GsfsError, Stale
 from gsfs.model import MIB, Ino, ObjectId
+from gsfs.namespace.objects import PhysicalObject
 from gsfs.namespace.runs import Run
 from gsfs.namespace.store import Store
 from gsfs.transfer.committer import Committer
@@ -42,7 +44,10 @@ class Compaction:
         committer: Committer,
         downloads: Downloads,
         cache: ObjectCache,
+        worth_it: Callable[[PhysicalObject], bool] = lambda _object: True,
     ) -> None:
+        """``worth_it``: the policy's word on what a copy costs and saves."""
+        self._worth_it = worth_it
         self._store = store
         self._segments = segments
         self._committer = committer
@@ -68,7 +73,7 @@ class Compaction:
         """One pass over what is worth it and local; the number of bytes copied."""
         before = self.copied_bytes
         candidates = self._store.objects.sparse(LIVE_PERCENT_MAX)
-        local = {o.id: o for o in candidates if self._is_local(o.id)}
+        local = {o.id: o for o in candidates if self._is_local(o.id) and self._worth_it(o)}
         if sum(o.size - o.live for o in local.values()) < dead_bytes_min:
             return 0
         after = (0, -1)

@@ -25,6 +25,7 @@ from gsfs.namespace.policies import LedgerRow
 from gsfs.namespace.replicas import READABLE
 from gsfs.namespace.store import Store
 from gsfs.policy.bucket import BucketPolicy, parse_policy
+from gsfs.policy.compaction import pays_off
 from gsfs.policy.decide import Edges, ReadDecision, ReplicaFacts, decide_read, new_memory
 from gsfs.policy.ledger import By, Count, EntryKey, Kind, summarise, to_decimal
 from gsfs.policy.limits import Verdict, judge_budget
@@ -201,6 +202,13 @@ class Steward:
         if self.prices is None or not self.region:
             return False
         return not self.prices.egress_usd_per_gib(location, self.region)
+
+    def worth_compacting(self, object_: PhysicalObject) -> bool:
+        """Whether giving up the object's dead bytes costs less than keeping them; without prices it always does."""
+        if self.prices is None:
+            return True
+        facts = self.facts(self._store.objects.replicas(object_.id))
+        return pays_off(object_.size, object_.live, facts, self.region, self.prices, self.clock())
 
     def troubled(self, bucket_ino: Ino) -> bool:
         """Whether the bucket's home is down."""

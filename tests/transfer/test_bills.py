@@ -290,3 +290,21 @@ def test_what_is_stored_is_billed_while_nothing_is_mounted(regional: Regional, e
         regional.volume = Volume(regional.config, clock=regional.clock)
     assert counted(regional, Kind.STORAGE, EAST) == MIB * int(7 * DAY_S + 3600) * 1000
     assert counted(regional, Kind.STORAGE, EAST) == MIB * int(7 * DAY_S + 3600) * 1000
+
+
+@pytest.mark.parametrize(("age_days", "compacted"), [(1, False), (91, True)])
+def test_compaction_waits_for_a_minimum_age_that_costs_more_than_it_saves(
+    regional: Regional, age_days: int, compacted: bool
+) -> None:
+    volume = regional.volume
+    regional.set(home=EUROPE)
+
+    async def work() -> None:
+        ino = await regional.write(b"file", bytes(4 * MIB))
+        volume.attributes.truncate(volume.core.inode(ino), MIB)
+        volume.store.changed()
+        await volume.committer.durable()
+        regional.clock.now_s += age_days * DAY_S
+        assert (await volume.compaction.compact(0) > 0) is compacted
+
+    regional.run(work)
