@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from gsfs import libfuse
@@ -37,7 +38,7 @@ class Further:
         table.precede(Slot.CREATE, self._before_create)
         table.handle(Slot.STATFS, self._statfs)
         table.handle(Slot.FALLOCATE, self._fallocate)
-        table.handle(Slot.LSEEK, self._lseek)
+        table.handle(Slot.LSEEK, self._lseek, first=self._before_lseek)
         table.handle(Slot.COPY_FILE_RANGE, self._copy_file_range)
 
     def _before_open(self, ino: int, file: int) -> None:
@@ -56,6 +57,12 @@ class Further:
     def _fallocate(self, ino: int, mode: int, offset: int, length: int, _file: int) -> Reply:
         self._ranges.allocate(ino, mode, offset, length)
         return self._table.done()
+
+    def _before_lseek(self, ino: int, offset: int, _whence: int, _file: int) -> Callable[[], None] | None:
+        """What a mapping changed is data before the kernel has sent it. A mapping keeps its file open for writing."""
+        if not self._volume.core.inode(ino).writers:
+            return None
+        return partial(self._table.collect, ino, offset)
 
     def _lseek(self, ino: int, offset: int, whence: int, _file: int) -> Reply:
         return self._table.position(self._ranges.seek(ino, offset, whence))

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyfuse3
+import trio
+import trio.lowlevel
 
 from gsfs.errors import GsfsError
 
@@ -144,6 +146,11 @@ class _InitReply(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_uint32) for name in ("major", "minor", "max_readahead", "flags"))
 
 
+_REFUSED = object()
+WAITING_MAX = 16
+"""Requests that wait in threads at once."""
+
+
 class Table:
     """The operations of one session. What libfuse calls lives as long as this object."""
 
@@ -152,33 +159,73 @@ class Table:
         self._address = address
         self._library = library
         self._kept: list[Any] = []
+        self._limiter = trio.CapacityLimiter(WAITING_MAX)
+        library.fuse_lowlevel_notify_inval_inode.argtypes = (_PTR, _INO, _OFF, _OFF)
         library.fuse_session_custom_io.argtypes = (_PTR, _PTR, _INT)
         library.fuse_reply_err.argtypes = (_PTR, _INT)
         library.fuse_reply_write.argtypes = (_PTR, ctypes.c_size_t)
         library.fuse_reply_lseek.argtypes = (_PTR, _OFF)
         library.fuse_reply_statfs.argtypes = (_PTR, _PTR)
 
-    def handle(self, slot: Slot, handler: Callable[..., Callable[[int], None]]) -> None:
+    def handle(
+        self,
+        slot: Slot,
+        handler: Callable[..., Callable[[int], None]],
+        first: Callable[..., Callable[[], None] | None] = lambda *_args: None,
+    ) -> None:
         """Let ``handler`` answer: called with the request's arguments, it gives what sends the answer.
 
-        It runs to its end without suspending. An error of gsfs becomes its errno, everything else EIO.
+        It runs to its end without suspending. An error of gsfs becomes its errno, everything else EIO. What ``first``
+        gives for the arguments, if anything, is waited for in a thread before.
         """
-        name = slot.name.lower()
 
         def answer(request: int, *args: Any) -> None:
-            try:
-                reply = handler(*args)
-            except GsfsError as error:
-                if error.errno == errno.EIO:
-                    log.error("%s: %s", name, error)
-                self._library.fuse_reply_err(request, error.errno)
-            except BaseException:
-                log.exception("%s%r failed", name, args)
-                self._library.fuse_reply_err(request, errno.EIO)
+            wait = self._door(slot, request, first, args)
+            if wait is _REFUSED:
+                return
+            if wait is None:
+                self._answer(slot, request, handler, args)
             else:
-                reply(request)
+                trio.lowlevel.spawn_system_task(self._answer_after, wait, slot, request, handler, args)
 
         self._replace(slot, answer)
+
+    async def _answer_after(self, wait: Callable[[], None], slot: Slot, request: int, *rest: Any) -> None:
+        try:
+            await trio.to_thread.run_sync(wait, limiter=self._limiter)
+        except OSError as error:
+            log.error("%s: %s", slot.name.lower(), error)
+            self._library.fuse_reply_err(request, errno.EIO)
+        else:
+            self._answer(slot, request, *rest)
+
+    def _answer(self, slot: Slot, request: int, handler: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        reply = self._door(slot, request, handler, args)
+        if reply is not _REFUSED:
+            reply(request)
+
+    def _door(self, slot: Slot, request: int, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """What the function returns; ``_REFUSED`` when it raised, and its error was the answer."""
+        name = slot.name.lower()
+        try:
+            return function(*args)
+        except GsfsError as error:
+            if error.errno == errno.EIO:
+                log.error("%s: %s", name, error)
+            self._library.fuse_reply_err(request, error.errno)
+        except BaseException:
+            log.exception("%s%r failed", name, args)
+            self._library.fuse_reply_err(request, errno.EIO)
+        return _REFUSED
+
+    def collect(self, ino: int, offset: int) -> None:
+        """Have the kernel send what mappings changed in the file from there on. Blocks: not in the thread that serves.
+
+        It has no request for that alone: it drops its pages, and writes changed ones before.
+        """
+        error = self._library.fuse_lowlevel_notify_inval_inode(self._session, ino, offset, 0)
+        if error not in (0, -errno.ENOENT, -errno.ENOSYS):  # ENOENT: the kernel does not hold the inode
+            raise OSError(-error, f"inode {ino}: what mappings changed cannot be had: {os.strerror(-error)}")
 
     def want(self, capability: int) -> None:
         """Ask the kernel for a capability that it may have, beside those that pyfuse3 asks for. Before serving."""

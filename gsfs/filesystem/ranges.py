@@ -17,6 +17,8 @@ from gsfs.namespace.inodes import Inode
 
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10
 """FALLOC_FL_* of fallocate(2)."""
+BLOCK = 4096
+"""Holes and data are told apart in such blocks, as on other file systems: a block with a byte in it is data."""
 PAGE = 256
 """Extents looked at at a time in search of a hole."""
 COPY_EXTENTS_MAX = 2000
@@ -74,20 +76,21 @@ class Ranges:
         return self._data(inode, offset) if whence == os.SEEK_DATA else self._hole(inode, offset)
 
     def _data(self, inode: Inode, offset: int) -> int:
-        runs = self._store.extents.first_runs(inode, offset, inode.size, 2)
+        runs = self._store.extents.first_runs(inode, _block_start(offset), inode.size, 2)
         if not runs:
             raise BeyondEnd(f"lseek to {offset}: nothing but a hole follows")
-        return runs[0].offset
+        return max(offset, _block_start(runs[0].offset))
 
     def _hole(self, inode: Inode, offset: int) -> int:
-        while offset < inode.size:
-            runs = self._store.extents.first_runs(inode, offset, inode.size, PAGE)
+        at = _block_start(offset)
+        while at < inode.size:
+            runs = self._store.extents.first_runs(inode, at, inode.size, PAGE)
             for run in runs:
-                if run.offset > offset:
-                    return offset
-                offset = run.offset + run.length
+                if _block_start(run.offset) > at:
+                    return max(offset, at)
+                at = max(at, _block_start(run.offset + run.length + BLOCK - 1))
             if not runs:
-                return offset
+                return max(offset, at)
         return inode.size
 
     # --- copying
@@ -129,3 +132,7 @@ class Ranges:
         if bucket.quota_bytes is not None:
             covered = sum(run.length for run in self._store.extents.runs(target, offset, offset + length))
             self._core.check_quota(bucket, comes - covered)
+
+
+def _block_start(offset: int) -> int:
+    return offset - offset % BLOCK

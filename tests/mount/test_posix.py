@@ -534,6 +534,22 @@ def test_holes_are_found_punched_and_kept_by_tools(place: Path) -> None:
     assert os.stat("to/f").st_blocks == os.stat("f").st_blocks
 
 
+def test_what_a_mapping_changed_is_data_before_it_is_synced(place: Path) -> None:
+    """The kernel asks without sending it before: cp, tar and rsync took it for a hole, and made zeros of it."""
+    with open("f", "w+b") as file:
+        os.ftruncate(file.fileno(), MIB)
+        mapped = mmap.mmap(file.fileno(), MIB)
+    with open("f", "rb") as reader:  # the descriptor of the mapping is closed, the mapping is not
+        for at, data in ((500_000, b"one"), (4096, b"two"), (MIB - 3, b"end")):
+            mapped[at : at + 3] = data
+            assert os.lseek(reader.fileno(), at - at % 4096, os.SEEK_DATA) == at - at % 4096
+            mapped[at + 1 : at + 2] = b"x"
+            shell(
+                "cp --sparse=auto --reflink=never f g && tar -cSf t f && cmp f g && tar -xSOf t f | cmp - g"
+            )
+    assert Path("g").read_bytes()[4096:4099] == b"txo"
+
+
 def test_room_is_made_without_writing(place: Path) -> None:
     fd = os.open("f", os.O_CREAT | os.O_RDWR)
     os.posix_fallocate(fd, 100, 10 * MIB)
