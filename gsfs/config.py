@@ -26,6 +26,8 @@ _UNITS = {"": 1, "B": 1, "KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": 1 << 40, "PI
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_URL = re.compile(r"sqlite:////[^/].*|postgresql(\+psycopg)?://.*")
+UPLOADS_MAX = 1024
 SEGMENT_MIN, SEGMENT_MAX = MIB, 256 * MIB
 
 
@@ -259,6 +261,7 @@ def _check(config: Config) -> None:
     for id_ in ids:
         if ids.count(id_) > 1:
             raise ConfigError(f"location: {id_!r} is there twice; each id is used once")
+    _check_places(config)
     if config.bucket_defaults.home not in ids:
         raise ConfigError(
             f"bucket_defaults.home: {config.bucket_defaults.home!r} is no location; takes one of {', '.join(ids)}"
@@ -271,30 +274,60 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"filesystem.name: {config.filesystem.name!r}; takes letters, digits, dot, dash and underscore"
         )
-    if config.namespace.ship_interval_s < 0:
-        raise ConfigError(
-            f"namespace.ship_interval_s: {config.namespace.ship_interval_s}; takes seconds, or 0 for never"
-        )
     if not 1 <= config.bucket_defaults.copies <= len(ids):
         raise ConfigError(
             f"bucket_defaults.copies: {config.bucket_defaults.copies}; takes 1 to {len(ids)}, the number of locations"
         )
-    if not os.path.isabs(config.cache.path):
-        raise ConfigError(f"cache.path: {config.cache.path!r}; takes an absolute path")
     _check_sizes(config)
-    if config.transfer.uploads_per_location < 1:
+    if not 1 <= config.transfer.uploads_per_location <= UPLOADS_MAX:
         raise ConfigError(
-            f"transfer.uploads_per_location: {config.transfer.uploads_per_location}; takes 1 or more"
+            f"transfer.uploads_per_location: {config.transfer.uploads_per_location}; takes 1 to {UPLOADS_MAX}"
         )
     _check_texts(config)
     _check_times(config)
 
 
+def _check_places(config: Config) -> None:
+    """Two names for one place would count one copy twice: the last one could be removed as if there were another."""
+    places: dict[tuple[str, ...], str] = {}
+    for spec in config.location:
+        if spec.kind == "memory":
+            continue
+        place = (
+            spec.kind,
+            spec.endpoint,
+            spec.account,
+            spec.bucket,
+            os.path.normpath(spec.path),
+            spec.prefix,
+        )
+        if place in places:
+            raise ConfigError(
+                f"location: {places[place]!r} and {spec.id!r} are the same place; each takes its own"
+            )
+        places[place] = spec.id
+        cache = os.path.normpath(config.cache.path)
+        if spec.kind == "local" and _overlap(os.path.normpath(spec.path), cache):
+            raise ConfigError(
+                f"location {spec.id!r}: path {spec.path} and cache.path {config.cache.path}: one lies in the other; "
+                "takes a directory of its own"
+            )
+
+
+def _overlap(one: str, other: str) -> bool:
+    return os.path.isabs(one) and os.path.isabs(other) and os.path.commonpath([one, other]) in (one, other)
+
+
 def _check_texts(config: Config) -> None:
-    if not config.filesystem.name:
-        raise ConfigError("filesystem.name: is empty; takes a name")
-    if config.log.file and not os.path.isabs(config.log.file):
-        raise ConfigError(f"log.file: {config.log.file!r}; takes an absolute path")
+    if not _URL.fullmatch(config.namespace.url):  # it may hold a password: not shown
+        raise ConfigError(
+            "namespace.url: takes sqlite:////absolute/path (four slashes) or postgresql://user@host/database"
+        )
+    for key, path in (("cache.path", config.cache.path), ("log.file", config.log.file),
+                      ("policy.prices", config.policy.prices)):  # fmt: skip
+        if not os.path.isabs(path) and (path or key == "cache.path"):
+            hint = "; ~ stands for nothing here, ${HOME} does" if path.startswith("~") else ""
+            raise ConfigError(f"{key}: {path!r}; takes an absolute path{hint}")
 
 
 def _check_times(config: Config) -> None:
@@ -304,6 +337,10 @@ def _check_times(config: Config) -> None:
             raise ConfigError(
                 f"transfer.{name}: {getattr(config.transfer, name)}; takes seconds, more than 0"
             )
+    if not config.namespace.ship_interval_s >= 0:
+        raise ConfigError(
+            f"namespace.ship_interval_s: {config.namespace.ship_interval_s}; takes seconds, or 0 for never"
+        )
     if not config.mount.read_deadline_s > 0:
         raise ConfigError(
             f"mount.read_deadline_s: {config.mount.read_deadline_s}; takes seconds, more than 0"

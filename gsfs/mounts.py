@@ -18,7 +18,7 @@ from gsfs.errors import Busy, NotFoundError, PermissionRefused
 FSTYPE = "fuse.gsfs"
 PASSING_S = 2.0
 """A mount that is busy though nobody uses it is tried again for so long: somebody was just looking (df does)."""
-_ESCAPE = re.compile(r"\\([0-7]{3})")
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +35,19 @@ class MountEntry:
 def table() -> list[MountEntry]:
     """Everything that is mounted."""
     entries = []
-    with open("/proc/self/mountinfo") as file:
+    with open("/proc/self/mountinfo", "rb") as file:
         for line in file:
-            left, _, right = line.rstrip("\n").partition(" - ")
-            fields, tail = left.split(" "), right.split(" ")
-            entries.append(MountEntry(fields[2], Path(_unescape(fields[4])), tail[0], _unescape(tail[1])))
+            left, _, right = line.rstrip(b"\n").partition(b" - ")
+            fields, tail = left.split(b" "), right.split(b" ")
+            entries.append(
+                MountEntry(fields[2].decode(), Path(_name(fields[4])), _name(tail[0]), _name(tail[1]))
+            )
     return entries
 
 
-def _unescape(text: str) -> str:
-    raw = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
-    return raw.encode("latin-1", "surrogateescape").decode("utf-8", "surrogateescape") if raw != text else raw
+def _name(raw: bytes) -> str:
+    """Spaces and newlines are written as octal numbers; bytes that are not UTF-8 are as everywhere in Python."""
+    return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), raw))
 
 
 def at(mountpoint: Path) -> MountEntry | None:
@@ -137,6 +139,8 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
         time.sleep(0.1)
     if "not mounted" in text or "not found" in text:
         raise NotFoundError(f"{mountpoint}: not mounted")
+    if "/etc/mtab" in text:
+        text += "; ask root for: ln -s /proc/self/mounts /etc/mtab"
     raise PermissionRefused(f"{mountpoint}: {text}")
 
 

@@ -100,6 +100,10 @@ class LocationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def __post_init__(self) -> None:
         if not self.id:
             raise ConfigError("location: key id is empty, takes a name such as aws:us-east-1")
+        if not self.id.isprintable() or any(c in "/," or c.isspace() for c in self.id):
+            raise ConfigError(
+                f"location: key id is {self.id!r}, takes a name without spaces, commas and slashes"
+            )
         _check_known(self)
         _check_needed(self)
         _check_numbers(self)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gsfs import mounts
-from gsfs.cli.shell import Command, ask, config_of, console, human, print_json, print_table, read_config
+from gsfs.cli.shell import Command, ask, config_of, human, print_json, print_table, read_config, say
 from gsfs.config import Config
 from gsfs.errors import ConfigError, InvalidArgument, NotAnswering
 
@@ -121,10 +121,7 @@ def show(bucket: str, config: str | None, as_json: bool) -> None:
         print_json(row)
         return
     for key, value in {**{k: v for k, v in row.items() if k != "policy"}, **row["policy"]}.items():
-        console.print(
-            f"{key:22}{human(value) if key.endswith('_bytes') else '-' if value is None else value}",
-            highlight=False,
-        )
+        say(f"{key:22}", human(value) if key.endswith("_bytes") else "-" if value is None else value)
 
 
 @bucket.command(

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from gsfs.cli.shell import Command, ask, config_of, print_json
+from gsfs.cli.shell import Command, ask, config_of, print_json, say
 from gsfs.errors import ExitCode, NotAnswering
 
 
@@ -28,7 +28,7 @@ def fsck(target: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"problems": problems})
     for problem in [] if as_json else problems:
-        click.echo(problem)
+        say("", problem)
     if problems:
         sys.exit(int(ExitCode.CORRUPT))
     if not as_json:

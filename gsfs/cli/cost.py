@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gsfs.cli.shell import Command, ask, config_of, console, human, print_json, print_table
+from gsfs.cli.shell import Command, ask, config_of, console, human, print_json, print_table, say
 from gsfs.errors import InvalidArgument, NotFoundError
 
 
@@ -65,7 +65,7 @@ def explain(path: str, as_json: bool) -> None:
         print_json({key: value for key, value in answer.items() if key != "lines"})
         return
     for line in answer["lines"]:
-        click.echo(line)
+        say("", line)
 
 
 @click.command(cls=Command, example="gsfs cost /mnt/demo --by location --forecast 30d")

@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import click
-import trio
 
 from gsfs import mounts
-from gsfs.backends.registry import open_location
 from gsfs.backends.spec import LocationSpec
-from gsfs.cli import offline
-from gsfs.cli.shell import Command, ask, config_of, console, human, print_json
+from gsfs.cli.shell import Command, ask, config_of, console, human, print_json, printable, say, waiting
 from gsfs.config import Config
 from gsfs.errors import Busy, ExitCode, GsfsError, NotAnswering, NotFoundError
 
@@ -54,23 +51,24 @@ def doctor(target: str | None, as_json: bool) -> None:
     TARGET is a configuration file or a path in a mount; without it the only mount, if there is one, and else
     just the machine. Exit code 0 when nothing fails (warnings are fine), 1 when something does.
     """
-    findings = list(_examine(target))
+    findings = []
+    for finding in _examine(target):
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
     failed = any(finding.state == "fail" for finding in findings)
     if as_json:
         print_json({"ok": not failed, "checks": [finding._asdict() for finding in findings]})
-    else:
-        for finding in findings:
-            _print(finding)
     if failed:
         sys.exit(int(ExitCode.INTERNAL))
 
 
 def _print(finding: Finding) -> None:
     colour = COLOURS[finding.state]
-    console.print(f"[{colour}]{finding.state:4}[/{colour}]  {finding.check:18}", end="", highlight=False)
-    console.print(f" {finding.detail}", highlight=False, markup=False, soft_wrap=True)
+    console.print(finding.state.ljust(4), style=colour, end="  ", highlight=False)
+    say(f"{printable(finding.check):18} ", finding.detail)
     if finding.advice:
-        console.print(f"{'':25}→ {finding.advice}", highlight=False, markup=False, soft_wrap=True)
+        say(f"{'':25}→ ", finding.advice)
 
 
 def _examine(target: str | None) -> Iterator[Finding]:
@@ -91,7 +89,9 @@ def _examine(target: str | None) -> Iterator[Finding]:
     yield _allow_other(config)
     yield from _cache(config)
     yield _namespace(config, mounted)
-    yield from trio.run(_locations, config)
+    with waiting("asking the locations"):
+        asked = _locations(config)
+    yield from asked
 
 
 # --- the machine
@@ -271,7 +271,10 @@ def _namespace(config: Config, mounted: Path | None) -> Finding:
             problems = ask(config, "fsck", silence_s=None)["problems"]
             how = f"checked by the daemon, mounted at {mounted}" if mounted else "checked by the daemon"
         except NotAnswering:
-            problems, how = offline.problems(config), "not mounted"
+            from gsfs.cli import offline
+
+            with waiting("checking the namespace"):
+                problems, how = offline.problems(config), "not mounted"
     except Busy as error:
         return Finding("namespace", "fail", str(error), "is another mount of it running, or still draining?")
     except GsfsError as error:
@@ -284,16 +287,24 @@ def _namespace(config: Config, mounted: Path | None) -> Finding:
     return Finding("namespace", "ok", f"consistent ({how})")
 
 
-async def _locations(config: Config) -> list[Finding]:
+def _locations(config: Config) -> list[Finding]:
     """Each location asked at the same time."""
+    import trio
+
     findings: dict[str, Finding] = {}
-    async with trio.open_nursery() as nursery:
-        for spec in config.location:
-            nursery.start_soon(_location, spec, lambda found: findings.__setitem__(found.check, found))
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            for spec in config.location:
+                nursery.start_soon(_location, spec, lambda found: findings.__setitem__(found.check, found))
+
+    trio.run(main)
     return [findings[f"location {spec.id}"] for spec in config.location]
 
 
 async def _location(spec: LocationSpec, tell: Callable[[Finding], Any]) -> None:
+    from gsfs.backends.registry import open_location
+
     name = f"location {spec.id}"
     try:
         location = open_location(spec)

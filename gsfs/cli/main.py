@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import sys
+from collections.abc import Callable
+from io import TextIOWrapper
+from typing import Any
 
 import click
 
@@ -36,11 +41,44 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Command → (module, attribute)."""
 
 
+INTERRUPTED = 130
+"""What shells report for a command that Ctrl-C ended."""
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports them when asked."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Run; wrong use and Ctrl-C are one line each, as all other errors are."""
+        run: Callable[..., Any] = self.main
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # a name need not be text in the terminal's encoding
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            sys.exit(run(*args, **options, standalone_mode=False))
+        except click.exceptions.NoArgsIsHelpError as help_:
+            help_.show()
+            sys.exit(help_.exit_code)
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx else "gsfs"
+            what = " ".join(error.format_message().split()).rstrip(".")
+            click.echo(f"gsfs: {what[:1].lower()}{what[1:]}; see {where} --help", err=True)
+            sys.exit(error.exit_code)
+        except click.Abort:
+            click.echo("gsfs: interrupted", err=True)
+            sys.exit(INTERRUPTED)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Of a command that does not exist: the one that was meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            ctx.fail(f"no such command {args[0]!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:

@@ -13,7 +13,20 @@ from pathlib import Path
 import click
 
 from gsfs import failpoints, mounts, notify
-from gsfs.cli.shell import Command, RemoteError, ask, ask_with_progress, explained, human, read_config
+from gsfs.cli.shell import (
+    Command,
+    RemoteError,
+    ask,
+    ask_with_progress,
+    explained,
+    fail,
+    human,
+    printable,
+    read_config,
+    say,
+    unforeseen,
+    waiting,
+)
 from gsfs.config import Config
 from gsfs.errors import (
     ConfigError,
@@ -83,6 +96,7 @@ def mount(
             "or set it to false, and only you can use the mount"
         )
     real = mounts.prepare(Path(mountpoint))
+    _check_apart(settings, real)
     if foreground:
         _configure_log(settings, foreground=True)
         _serve(
@@ -94,6 +108,33 @@ def mount(
         )
     else:
         _in_background(settings, real, passed, allow_missing)
+
+
+def _check_apart(config: Config, mountpoint: Path) -> None:
+    """What the mount itself needs must not lie below it, nor the mount among the files of the cache or a store."""
+    own = [("cache.path", config.cache.path)]
+    own += [(f"location {spec.id!r}", spec.path) for spec in config.location if spec.kind == "local"]
+    for key, place in own:
+        real = Path(os.path.realpath(place))
+        if real == mountpoint or real in mountpoint.parents or mountpoint in real.parents:
+            raise ConfigError(
+                f"{mountpoint}: lies in {key} ({place}), or that in it; takes a directory apart"
+            )
+
+
+def _warn_of_space(config: Config) -> None:
+    """A mount without room is of use to read, but whoever writes should know why that fails."""
+    try:
+        status = os.statvfs(config.cache_dir)
+    except OSError:
+        return
+    free = status.f_bavail * status.f_frsize
+    if free <= config.min_free_bytes:
+        click.echo(
+            f"gsfs: {config.cache_dir}: {human(free)} are free there, and cache.min_free keeps "
+            f"{human(config.min_free_bytes)}: writes will fail; free some space, or lower it and mount again",
+            err=True,
+        )
 
 
 def _options(given: tuple[str, ...], sloppy: bool) -> list[str]:
@@ -131,15 +172,16 @@ def _in_background(config: Config, mountpoint: Path, options: list[str], allow_m
         _become_daemon(config, mountpoint, options, allow_missing, writing)
     os.close(writing)
     message = b""
-    while part := os.read(reading, 65536):
-        message += part
+    with waiting("starting; after a crash or a power cut the namespace is recovered first"):
+        while part := os.read(reading, 65536):
+            message += part
     if not message:
         raise NotAnswering(f"the daemon ended without a word; see its log: {_log_file(config)}")
     answer = json.loads(message)
     if answer["exit_code"]:
-        click.echo(f"gsfs: {answer['error']}", err=True)
-        sys.exit(answer["exit_code"])
+        fail(RemoteError(answer["error"], answer["exit_code"]))
     os.stat(mountpoint)
+    _warn_of_space(config)
 
 
 def _become_daemon(
@@ -170,7 +212,9 @@ def _become_daemon(
         tell(code, str(known))
     except BaseException as error:
         logging.getLogger("gsfs").exception("the daemon failed")
-        tell(code, f"{type(error).__name__}: {error}; see {_log_file(config)}")
+        known = unforeseen(error)
+        code = int(known.exit_code)
+        tell(code, f"{known}; see {_log_file(config)}")
     finally:
         logging.shutdown()
         os._exit(code)
@@ -220,7 +264,7 @@ def umount(mountpoint: str, no_drain: bool, timeout: float | None) -> None:
     entry = _entry_of(mountpoint)
     if mounts.is_dead(entry):
         mounts.unmount(entry.mountpoint, lazy=True)
-        click.echo(f"unmounted {entry.mountpoint}; its daemon had ended before, the next mount recovers")
+        say("unmounted ", f"{entry.mountpoint}; its daemon had ended before, the next mount recovers")
         return
     config = read_config(entry.source)
     left = None
@@ -228,7 +272,7 @@ def umount(mountpoint: str, no_drain: bool, timeout: float | None) -> None:
         left = None if no_drain else _drain(config, timeout)
         pid = ask(config, "prepare_stop", drain=not no_drain and not left)["pid"]
     except NotAnswering as error:
-        click.echo(f"gsfs: {error}; unmounting without it", err=True)
+        click.echo(f"gsfs: {printable(error)}; unmounting without it", err=True)
         mounts.unmount(entry.mountpoint)
         return
     watch = _watch(pid)
@@ -240,7 +284,7 @@ def umount(mountpoint: str, no_drain: bool, timeout: float | None) -> None:
     _wait_for_end(watch)
     if left:
         raise left
-    click.echo(f"unmounted {entry.mountpoint}" + ("; uploads go on at the next mount" if no_drain else ""))
+    say("unmounted ", f"{entry.mountpoint}" + ("; uploads go on at the next mount" if no_drain else ""))
 
 
 def _entry_of(target: str) -> mounts.MountEntry:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import trio
-from rich.progress import Progress
 
-from gsfs.backends.registry import open_location
-from gsfs.cli.shell import Command, human, print_json, problems, read_config
+from gsfs.cli.shell import Command, human, print_json, problems, read_config, say
 from gsfs.config import Config
 from gsfs.errors import ConfigError, EntryExists, NotFoundError
-from gsfs.namespace.store import parse_url
-from gsfs.recovery import cache_location
-from gsfs.restoring import Generation, Restored, find, give_up_caches, restore
+
+if TYPE_CHECKING:  # what it needs takes longer to import than the help to print
+    from gsfs.restoring import Generation, Restored
 
 SHOWN = 20
 
@@ -35,6 +33,10 @@ def recover(config: str, from_: str | None, namespace_id: str, as_json: bool) ->
     For a new machine, or after the loss of the cache directory. Refuses where the namespace exists. Files
     with bytes that had not been uploaded are listed, and in full in CACHE/recover.txt; reading them fails.
     """
+    from gsfs.namespace.store import parse_url
+    from gsfs.recovery import cache_location
+    from gsfs.restoring import give_up_caches
+
     settings = read_config(config)
     target = parse_url(settings.namespace.url)
     if not isinstance(target, Path):
@@ -50,10 +52,16 @@ def recover(config: str, from_: str | None, namespace_id: str, as_json: bool) ->
     listing.write_text(
         "".join(f"{size}\t{path}\n" for path, size in report.missing), errors="surrogateescape"
     )
-    _tell(report, generation, listing, as_json)
+    _tell(report, generation, listing, config, as_json)
 
 
 def _fetch(settings: Config, location_id: str, namespace_id: str, target: Path) -> Generation:
+    import trio
+    from rich.progress import Progress
+
+    from gsfs.backends.registry import open_location
+    from gsfs.restoring import find, restore
+
     spec = next((spec for spec in settings.location if spec.id == location_id), None)
     if spec is None:
         raise NotFoundError(
@@ -80,7 +88,7 @@ def _fetch(settings: Config, location_id: str, namespace_id: str, target: Path) 
     return trio.run(main)
 
 
-def _tell(report: Restored, generation: Generation, listing: Path, as_json: bool) -> None:
+def _tell(report: Restored, generation: Generation, listing: Path, config: str, as_json: bool) -> None:
     if as_json:
         answer: dict[str, Any] = {
             "inodes": report.files,
@@ -89,11 +97,11 @@ def _tell(report: Restored, generation: Generation, listing: Path, as_json: bool
         }
         print_json(answer)
         return
-    click.echo(f"recovered {report.files} inodes; mount it with: gsfs mount")
+    click.echo(f"recovered {report.files} inodes; mount it with: gsfs mount {shlex.quote(config)} MOUNTPOINT")
     if report.missing:
         total = sum(size for _, size in report.missing)
         click.echo(
             f"{len(report.missing)} files have bytes that were never uploaded ({human(total)}), all in {listing}:"
         )
         for path, size in report.missing[:SHOWN]:
-            click.echo(f"  {human(size):>10}  {path}")
+            say(f"  {human(size):>10}  ", path)

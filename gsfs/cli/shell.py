@@ -6,7 +6,10 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Sequence
+import threading
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,7 +28,11 @@ from gsfs.errors import (
     PermissionRefused,
 )
 
-console = Console()
+UNWRAPPED = 10_000
+"""Width of a table that no terminal shows: what reads it counts on one line for each row."""
+QUIET_S = 1.0
+"""A command that takes longer says on a terminal that it waits, and for what."""
+console = Console(width=None if sys.stdout.isatty() else UNWRAPPED)
 problems = Console(stderr=True)
 
 
@@ -53,6 +60,8 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
         except GsfsError as error:
             fail(error)
         except BrokenPipeError:
@@ -62,6 +71,12 @@ class Command(click.Command):
             sys.exit(int(ExitCode.INTERNAL))
         except OSError as error:
             fail(explained(error, ctx.command.name or ""))
+        except BaseExceptionGroup as group:  # trio's nurseries make one of a Ctrl-C, too
+            if group.subgroup(KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            _fail_unforeseen(group)
+        except Exception as error:
+            _fail_unforeseen(error)
 
 
 def explained(error: OSError, what: str) -> GsfsError:
@@ -74,10 +89,37 @@ def explained(error: OSError, what: str) -> GsfsError:
     return kind(f"{error.filename or what}: {error.strerror or error}")
 
 
+def unforeseen(error: BaseException) -> GsfsError:
+    """A mistake of gsfs itself, or the one known error that a group of them holds."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, GsfsError):
+        return error
+    return GsfsError(f"{type(error).__name__}: {error}; this should not happen")
+
+
+def _fail_unforeseen(error: BaseException) -> NoReturn:
+    if "GSFS_TRACEBACK" in os.environ:
+        raise error
+    known = unforeseen(error)
+    fail(GsfsError(f"{known}; GSFS_TRACEBACK=1 shows where") if type(known) is GsfsError else known)
+
+
 def fail(error: GsfsError) -> NoReturn:
     """One line on standard error, and the documented exit code."""
-    click.echo(f"gsfs: {error}", err=True)
+    click.echo(f"gsfs: {printable(error)}", err=True)
     sys.exit(int(error.exit_code))
+
+
+def printable(value: object) -> str:
+    """Text on one line that cannot steer a terminal: names of files may hold anything but "/" and NUL."""
+    return "".join(_shown(character) for character in str(value))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or unicodedata.category(character)[0] not in "C":
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 def read_config(path: str) -> Config:
@@ -111,12 +153,31 @@ def ask(config: Config, command: str, *, silence_s: float | None = asking.SILENC
 
     ``silence_s`` None waits as long as it takes, for commands that are long and tell no progress.
     """
-    for answer in asking.ask(config.cache_dir, command, silence_s=silence_s, **arguments):
-        if "error" in answer:
-            raise RemoteError(answer["error"], answer["exit_code"])
-        if "result" in answer:
-            return answer["result"]
+    with waiting(f"{command.replace('_', ' ')}: waiting for the daemon"):
+        for answer in asking.ask(config.cache_dir, command, silence_s=silence_s, **arguments):
+            if "error" in answer:
+                raise RemoteError(answer["error"], answer["exit_code"])
+            if "result" in answer:
+                return answer["result"]
     raise NotAnswering("the daemon ended while it was asked")
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on a terminal what is waited for, once that takes longer than a moment."""
+    if not problems.is_terminal:
+        yield
+        return
+    status = problems.status(what)
+    timer = threading.Timer(QUIET_S, status.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        status.stop()
 
 
 def ask_with_progress(config: Config, title: str, command: str, **arguments: Any) -> Any:
@@ -142,12 +203,14 @@ def ask_with_progress(config: Config, title: str, command: str, **arguments: Any
             if "result" in answer:
                 bar.update(task, total=most, completed=most)
                 return answer["result"]
-            left, waiting = answer["progress"]["left_bytes"], answer["progress"].get("waiting", "")
+            left, reason = answer["progress"]["left_bytes"], answer["progress"].get("waiting", "")
             most = max(most, left)
             bar.update(task, total=most, completed=most - left)
-            if waiting and waiting != told:
-                problems.print(f"{human(left)} wait{waiting}", highlight=False, markup=False, soft_wrap=True)
-                told = waiting
+            if reason and reason != told:
+                problems.print(
+                    f"{human(left)} wait{printable(reason)}", highlight=False, markup=False, soft_wrap=True
+                )
+                told = reason
     raise NotAnswering("the daemon ended while it was asked")
 
 
@@ -155,14 +218,21 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, sort_keys=True))
 
 
+def say(key: str, value: object, *, style: str | None = None) -> None:
+    """One line of a report, as it is: no markup, nothing that steers the terminal."""
+    console.print(f"{key}{printable(value)}", style=style, highlight=False, markup=False, soft_wrap=True)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    """Cells are shown as they are: markup in a name is part of the name."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)
 
 
