@@ -23,7 +23,7 @@ Tell = Callable[[dict[str, Any]], Awaitable[None]]
 
 def planned(volume: Volume, object_: PhysicalObject) -> PlannedObject:
     """What a plan must know of an object: its replicas, and what of it is not in the cache."""
-    facts = tuple(volume.steward.facts(volume.store.objects.replicas(object_.id)))
+    facts = tuple(volume.steward.facts(volume.store.objects.replicas(object_.id), coming=True))
     return PlannedObject(object_.id, object_.size, facts, volume.steward.region, to_fetch(volume, object_))
 
 

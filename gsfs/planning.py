@@ -17,7 +17,7 @@ from gsfs.copying import make_copies, planned
 from gsfs.errors import ConfigError, Incomplete
 from gsfs.model import LocationId, ReplicaState
 from gsfs.namespace.buckets import Bucket
-from gsfs.namespace.replicas import READABLE, Event
+from gsfs.namespace.replicas import Event
 from gsfs.policy.bucket import BucketPolicy
 from gsfs.policy.plan import Action, Move, PlanSummary, plan
 from gsfs.transfer.replication import Wanted
@@ -35,6 +35,8 @@ async def moves(
     reads, prices, promise = steward.reads_per_month(bucket), prices_of(volume), steward.promise(bucket)
     if not steward.region:
         raise ConfigError(f"placement {NEEDS_REGION}")
+    volume.store.flush()
+    volume.store.objects.flush()  # which objects are live is known to the tables now
     while page := volume.store.objects.in_bucket(bucket.ino, after, PAGE):
         after = page[-1].id
         items = [planned(volume, object_) for object_ in page]
@@ -90,7 +92,7 @@ def _make_permanent(volume: Volume, steps: list[Move]) -> None:
     objects = volume.store.objects
     for step in steps:
         replica = objects.replica(step.object_id, step.region)
-        if replica is not None and replica.state in READABLE:
+        if replica is not None and replica.state is not ReplicaState.TOMBSTONE:
             if replica.state is ReplicaState.EXPIRING:
                 objects.advance(step.object_id, replica.location, Event.RENEW)
             objects.set_expiry(step.object_id, replica.location, None)
@@ -103,7 +105,7 @@ def _let_go(volume: Volume, steps: list[Move]) -> int:
     for step in steps:
         location = LocationId(step.region)
         replica = objects.replica(step.object_id, location)
-        if replica is None or replica.state not in READABLE:
+        if replica is None or replica.state is ReplicaState.TOMBSTONE:
             continue  # gone meanwhile
         if step.action is Action.RETIME and replica.expires_ns is not None:
             objects.set_expiry(step.object_id, location, int(step.expires_s * 1e9))

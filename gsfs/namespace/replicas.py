@@ -34,6 +34,9 @@ TRANSITIONS: dict[tuple[S, Event], S] = {
 READABLE = frozenset({S.AVAILABLE, S.EXPIRING})
 """States in which a replica's bytes can be read and count as a copy."""
 
+COMING = frozenset({S.INTENT, S.TRANSFERRING})
+"""States in which it is on its way."""
+
 
 def step(state: S, event: Event) -> S:
     """The next state. Raises ValueError for what cannot happen."""

@@ -73,8 +73,10 @@ class Replication:
         return len(self._under_way)
 
     def request(self, wanted: Wanted) -> bool:
-        """Ask for a replica; False when too many are waiting (the next read asks again)."""
+        """Ask for a replica; False when too many are waiting (the next read asks again), or the location is being left."""
         key = (wanted.object, wanted.location)
+        if wanted.expires_ns is not None and wanted.location in self._store.locations.draining():
+            return False
         if key in self._under_way:
             return True
         try:

@@ -22,7 +22,7 @@ from gsfs.model import MIB, Ino, LocationId, ObjectId
 from gsfs.namespace.buckets import Bucket
 from gsfs.namespace.objects import PhysicalObject, Replica
 from gsfs.namespace.policies import LedgerRow
-from gsfs.namespace.replicas import READABLE
+from gsfs.namespace.replicas import COMING, READABLE
 from gsfs.namespace.store import Store
 from gsfs.policy.bucket import BucketPolicy, parse_policy
 from gsfs.policy.compaction import pays_off
@@ -80,6 +80,8 @@ class Steward:
         self._past: tuple[int, int, dict[str, Fraction]] = (0, 0, {})
         """First hour, end, and what each bucket cost between them."""
         self._warned: LRUCache[int, tuple[int, Decimal]] = LRUCache(1024)
+        self.heir = next(iter(locations))
+        """The location for what a removed bucket has left."""
         self.pinned: Set[ObjectId] = frozenset()
         """Objects whose replicas are never dropped (``transfer.keeper`` owns the set)."""
         store.before_commit.append(self._write)
@@ -104,18 +106,20 @@ class Steward:
             found = self._policies[key] = parse_policy(settings)
         return found
 
-    def facts(self, replicas: Sequence[Replica]) -> list[ReplicaFacts]:
-        """Readable replicas at locations, as the policies see them."""
+    def facts(self, replicas: Sequence[Replica], *, coming: bool = False) -> list[ReplicaFacts]:
+        """Readable replicas at locations, as the policies see them; ``coming``: those on their way there, too."""
+        states = READABLE | COMING if coming else READABLE
         return [
             ReplicaFacts(
                 r.location,
                 permanent=r.expires_ns is None,
                 expires_s=(r.expires_ns or 0) / 1e9,
-                created_s=r.since_ns / 1e9 if r.owned else 0.0,  # what is not ours is never deleted there
+                # what is not ours is never deleted there, and what is not there yet is no younger than it
+                created_s=r.since_ns / 1e9 if r.owned and r.state in READABLE else 0.0,
                 pinned=r.object in self.pinned,
             )
             for r in replicas
-            if r.state in READABLE and r.location in self._locations
+            if r.state in states and r.location in self._locations
         ]
 
     def memory(self, bucket: int) -> RegionMemory:
@@ -153,16 +157,22 @@ class Steward:
     # --- decisions
 
     def targets(self, bucket_ino: Ino) -> list[LocationId]:
-        """Locations at which a new object of the bucket is placed for good; at least as many as it promises."""
+        """Locations at which a new object of the bucket is placed for good; at least as many as it promises.
+
+        Files may have left a bucket that was removed before their bytes were uploaded: they go to ``heir``.
+        """
         bucket = self._store.buckets.get(bucket_ino)
         if bucket is None:
-            return []
+            decision = WriteDecision(str(self.heir), (), "its bucket was removed")
+            return [LocationId(id_) for id_ in kept(decision, self._promise(1)).permanent]
         return [LocationId(id_) for id_ in self.placed(bucket).permanent]
 
     def promise(self, bucket: Bucket) -> Promise:
         """What holds for the bucket's objects whatever its placement is."""
-        leaving = frozenset(map(str, self._store.locations.draining()))
-        return Promise(bucket.copies, leaving, self.order)
+        return self._promise(bucket.copies)
+
+    def _promise(self, copies: int) -> Promise:
+        return Promise(copies, frozenset(map(str, self._store.locations.draining())), self.order)
 
     def placed(
         self, bucket: Bucket, policy: BucketPolicy | None = None, size_bytes: int = 16 * MIB

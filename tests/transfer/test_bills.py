@@ -13,11 +13,13 @@ import trio
 
 from gsfs import keeping, leaving, planning
 from gsfs.admin import apply_settings, check_settings
+from gsfs.backends.request import RequestKind
 from gsfs.errors import Incomplete
-from gsfs.model import MIB, ReplicaState
+from gsfs.model import MIB, LocationId, ReplicaState
 from gsfs.policy.ledger import Count, EntryKey, Kind, to_decimal, total_usd
 from gsfs.volume import Volume
 from tests.support.regions import DAY_S, EAST, EUROPE, REGIONS, WEST, Regional
+from tests.support.volumes import ROOT
 
 SIZE = 21 * MIB + 4321
 """Two objects, of 16 MiB (two ranged reads) and of 5."""
@@ -306,5 +308,43 @@ def test_compaction_waits_for_a_minimum_age_that_costs_more_than_it_saves(
         await volume.committer.durable()
         regional.clock.now_s += age_days * DAY_S
         assert (await volume.compaction.compact(0) > 0) is compacted
+
+    regional.run(work)
+
+
+def test_a_plan_counts_what_is_on_its_way_and_apply_turns_it_around(regional: Regional) -> None:
+    """An upload that had not begun used to end at the old home as well, where nothing let it go again."""
+    volume = regional.volume
+    volume.uploads._gate = trio.Event()  # nothing is uploaded for now
+
+    async def work() -> None:
+        inode = volume.names.create(regional.ino, b"file", 0o644, ROOT)
+        handle = volume.content.open_inode(inode, 2)
+        await volume.content.write(handle, 0, bytes(MIB))
+        volume.content.release(handle)
+        volume.segments.seal_all()
+        waiting = await planning.show(volume, regional.bucket)
+        assert not any(waiting["steps"].values())
+        regional.set(home=WEST)
+        turned = await planning.show(volume, regional.bucket)
+        assert (turned["steps"]["copy"], turned["steps"]["drop"]) == (1, 1)
+        await planning.apply(volume, regional.bucket, silent)
+        await volume.flush()
+        assert regional.locations(inode.ino) == {WEST}
+        assert volume.locations[LocationId(EAST)].counters.requests.get(RequestKind.PUT, 0) <= 1
+        assert not any((await planning.show(volume, regional.bucket))["steps"].values())
+
+    regional.run(work)
+
+
+def test_a_read_leaves_no_replica_at_a_location_that_is_being_left(regional: Regional) -> None:
+    async def work() -> None:
+        ino = await regional.write(b"file", bytes(MIB))
+        regional.set(ttl="forever")
+        await leaving.leave(regional.volume, WEST, None, silent)
+        await regional.forget_local()
+        await regional.read(ino)
+        assert regional.locations(ino) == {EAST}
+        assert leaving.check_left(regional.volume, WEST) == {"removed": WEST}
 
     regional.run(work)
