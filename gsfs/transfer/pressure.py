@@ -19,6 +19,8 @@ SLOW_FROM = 0.8
 """Share of the cache that may be held by bytes under way before writers are slowed."""
 LOOK_S = 0.5
 """What has arrived becomes evictable a little later, once a power cut cannot undo the row that says so."""
+HOPELESS_S = 5.0
+"""A writer waits no longer while nothing is under way to a location: then no upload will make room."""
 BUCKET_SHARE = 0.9
 """Share of the cache that one bucket's bytes under way may hold: when its home is down, the others still find room."""
 
@@ -54,16 +56,21 @@ class Pressure:
         self._progress = trio.Event()
 
     async def wait(self, length: int, bucket: Ino) -> None:
-        """Return when ``length`` bytes fit. Raises NoSpace when nothing has moved for ``wait_s``."""
+        """Return when ``length`` bytes fit. Raises NoSpace when nothing has moved for ``wait_s``, or is to move."""
         deadline = trio.current_time() + self._wait_s
+        hopeless_at = trio.current_time() + HOPELESS_S
         self.waiting += 1
         try:
             while not self._room(length, bucket):
                 self.hurry()
                 progress, now = self._progress, trio.current_time()
+                if self._held_bytes():
+                    hopeless_at = now + HOPELESS_S
                 if now >= deadline:
                     raise NoSpace("the cache is full of bytes that are not at a location yet")
-                with trio.move_on_at(min(deadline, now + LOOK_S)):
+                if now >= hopeless_at:
+                    raise NoSpace("the cache's disk is full, and nothing of it waits for upload")
+                with trio.move_on_at(min(deadline, hopeless_at, now + LOOK_S)):
                     await progress.wait()
                 if progress.is_set() and not self.troubled(bucket):
                     deadline = trio.current_time() + self._wait_s
