@@ -75,7 +75,9 @@ def connected(cache_dir: Path) -> socket.socket:
         ) from None
     except OSError as error:
         sock.close()
-        raise NotAnswering(f"no mount answers at {cache_dir / NAME}: {error.strerror}") from None
+        raise NotAnswering(
+            f"no mount answers at {cache_dir / NAME}: {error.strerror}; gsfs mount starts one"
+        ) from None
     finally:
         os.close(directory)
     return sock

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
+from gsfs.backends.spec import LocationSpec
 from gsfs.cli.shell import (
     Command,
     ask,
@@ -31,6 +34,9 @@ SECRET_KEYS = (
     "sas",
     "proxy",
 )
+
+
+NUMBERS: dict[str, tuple[Callable[[str], float], ...]] = {"int": (int,), "float": (int, float)}
 
 
 @click.group()
@@ -170,7 +176,9 @@ def add(config: str, settings: tuple[str, ...]) -> None:
             raise InvalidArgument(f"{setting!r}: takes KEY=VALUE")
         if key in SECRET_KEYS and "${" not in value:
             raise InvalidArgument(f"{key}: is a secret; write ${{VAR}} and set the environment variable")
-        table.add(key, _typed(value))
+        if key in table:
+            raise InvalidArgument(f"{key}: is given twice; takes one value")
+        table.add(key, _typed(key, value))
     document["location"].append(table)
     parse(document.unwrap(), os.environ, str(path.resolve()))
     _replace(path, tomlkit.dumps(document))
@@ -182,18 +190,15 @@ def add(config: str, settings: tuple[str, ...]) -> None:
         click.echo(f"{changed.location[-1].id} added; the next mount uses it")
 
 
-def _typed(value: str) -> Any:
-    """true, false and numbers as such, everything else as text."""
-    if value in ("true", "false"):
+def _typed(key: str, value: str) -> Any:
+    """As the key wants it: a bucket may be called 2024, and a limit is a number."""
+    wanted = LocationSpec.__annotations__.get(key, "str")
+    if "bool" in wanted and value in ("true", "false"):
         return value == "true"
-    try:
-        return int(value)
-    except ValueError:
-        pass
-    try:
-        return float(value)
-    except ValueError:
-        return value
+    for reader in NUMBERS.get(wanted, ()):
+        with suppress(ValueError):
+            return reader(value)
+    return value
 
 
 def _replace(path: Path, text: str) -> None:

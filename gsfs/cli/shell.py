@@ -36,6 +36,10 @@ console = Console(width=None if sys.stdout.isatty() else UNWRAPPED)
 problems = Console(stderr=True)
 
 
+PATHS = ("target", "path", "bucket", "file", "config", "mountpoint", "source")
+"""Names of arguments that are, or may be, paths."""
+
+
 class RemoteError(GsfsError):
     """An error that the daemon answered with."""
 
@@ -50,6 +54,9 @@ class Command(click.Command):
     def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.example = example
+        for parameter in self.params:  # so that a shell completes them
+            if isinstance(parameter, click.Argument) and parameter.name in PATHS and parameter.nargs == 1:
+                parameter.type = click.Path(readable=False)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if self.example:
