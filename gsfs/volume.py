@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import trio
 
-from gsfs import failpoints
+from gsfs import failpoints, memory
 from gsfs.backends.location import Location
 from gsfs.backends.registry import open_location
 from gsfs.backends.spec import LocationSpec
@@ -296,6 +296,7 @@ class Volume:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Every background mover, until cancelled."""
+        memory.share_one_arena()
         async with trio.open_nursery() as nursery:
             self.reader.nursery = nursery
             for mover in self._movers():
@@ -349,9 +350,14 @@ class Volume:
 
     async def _housekeeping(self) -> None:
         """Bound what is kept in memory, and keep the disk above its floor."""
+        moved_before = 0
         while True:
             await trio.sleep(TRIM_TICK_S)
             self.store.inodes.trim()
+            moved = self.uploads.uploaded_bytes + self.downloads.fetched_bytes
+            if moved != moved_before:
+                moved_before = moved
+                await trio.to_thread.run_sync(memory.give_back)
             self.cache.make_room(0, look_at_disk=True)
             if self.core.recorder is not None:
                 self.core.recorder.hand_over()
