@@ -31,8 +31,8 @@ def move(pins):
         together.wait()
         buffer = libc.malloc(8 << 20)
         ctypes.memset(buffer, 1, 8 << 20)
-        if pins:  # something small behind the buffer: it cannot shrink away
-            stay.append(libc.malloc(64))
+        if pins:  # something behind the buffer: it cannot shrink away
+            stay.append(libc.malloc(100_000))
         together.wait()
         libc.free(buffer)
 
