@@ -21,7 +21,7 @@ from gsfs.backends.registry import open_location
 from gsfs.backends.spec import LocationSpec
 from gsfs.config import Config
 from gsfs.data.segments import Segment, SegmentEvents, SegmentLog
-from gsfs.errors import BackendError, ConfigError, DatabaseLost, EntryExists
+from gsfs.errors import BackendError, ConfigError, DatabaseLost, EntryExists, InputOutput
 from gsfs.exchange.following import Following
 from gsfs.filesystem.attributes import Attributes
 from gsfs.filesystem.content import Content
@@ -34,6 +34,7 @@ from gsfs.filesystem.rebucket import Rebucket
 from gsfs.filesystem.recording import Recorder
 from gsfs.model import Ino, LocationId, ObjectId, ObjectState, ReplicaState
 from gsfs.namespace.buckets import Bucket
+from gsfs.namespace.inodes import Inode
 from gsfs.namespace.objects import PhysicalObject, Replica
 from gsfs.namespace.sqlite import SqliteDatabase
 from gsfs.namespace.store import give_back
@@ -138,6 +139,7 @@ class Volume:
         )
         self.steward = Steward(store, self.locations, config.mount.region, prices, self._clock)
         self.uploads.targets = self.steward.targets
+        self.steward.heir = LocationId(config.bucket_defaults.home)
         self.downloads = Downloads(
             store.objects,
             self.cache,
@@ -383,11 +385,31 @@ class Volume:
         await self.uploads.drained(wanted)
         await self.committer.durable()
 
-    async def ensure_remote(self, bucket: Ino, copies: int) -> None:
-        """Durability ``remote``: the bytes are at a location, and so is the metadata that names them."""
-        await self.flush(bucket)
+    async def ensure_remote(self, inode: Inode, bucket: Bucket) -> None:
+        """Durability ``remote``: the bytes are at locations, and so is the metadata that names them.
+
+        Raises InputOutput where an object of the file cannot be copied to as many locations as are promised.
+        """
+        await self.flush(bucket.ino)
+        self.store.flush()
+        if short := self.store.objects.short_of(inode.ino, bucket.copies):
+            await self._complete(inode, bucket, short)
         if self.shipping is not None:
             await self.shipping.ship()
+
+    async def _complete(self, inode: Inode, bucket: Bucket, short: list[ObjectId]) -> None:
+        """What the file brought from another bucket, or has from before the promise, goes where its bucket keeps it."""
+        self.segments.seal_these(short)
+        await self.uploads.drained(short)
+        objects = self.store.objects
+        wanted = [
+            Wanted(id_, location, None)
+            for id_ in objects.short_of(inode.ino, bucket.copies)
+            for location in self.steward.targets(bucket.ino)
+        ]
+        if missing := await self.replication.settle(wanted):
+            raise InputOutput(f"inode {inode.ino}: {len(missing)} replica(s) could not be made")
+        await self.committer.durable()
 
     async def drain(self, deadline_s: float) -> int:
         """Upload what waits before a stop, for at most ``deadline_s``; the number of bytes that remain."""

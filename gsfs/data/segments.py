@@ -8,7 +8,7 @@ length gets a segment of its own, so that it stays contiguous. A sealed segment 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import google_crc32c
@@ -196,6 +196,12 @@ class SegmentLog:
         """Seal every open segment that has bytes (of one bucket)."""
         for segment in self.open_segments():
             if segment.size and bucket in (None, segment.bucket):
+                self.seal(segment)
+
+    def seal_these(self, ids: Collection[ObjectId]) -> None:
+        """Seal those of them that are open."""
+        for segment in self.open_segments():
+            if segment.id in ids:
                 self.seal(segment)
 
     # --- what a commit says, and what the disk has

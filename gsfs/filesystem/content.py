@@ -11,7 +11,8 @@ from gsfs.data.segments import LONG_WRITER_BYTES
 from gsfs.errors import BadHandle, InputOutput, InvalidArgument, IsADirectory, NoSpace, Stale, TooLarge
 from gsfs.filesystem.attributes import Attributes
 from gsfs.filesystem.core import SUPERUSER, Caller, Core
-from gsfs.model import FILE_SIZE_MAX, Durability, Ino
+from gsfs.model import FILE_SIZE_MAX, Durability
+from gsfs.namespace.buckets import Bucket
 from gsfs.namespace.inodes import Inode
 from gsfs.transfer.committer import Committer
 from gsfs.transfer.pressure import Pressure
@@ -49,8 +50,8 @@ class Content:
         self._committer = committer
         self._handles: dict[int, Handle] = {}
         self._next_handle = 1
-        self.ensure_remote: Callable[[Ino, int], Awaitable[None]] | None = None
-        """(bucket, copies): returns when all the bucket's bytes and the metadata naming them are at locations."""
+        self.ensure_remote: Callable[[Inode, Bucket], Awaitable[None]] | None = None
+        """Returns when all of the inode's bytes, its bucket's, and the metadata naming them are at locations."""
 
     # --- open and close
 
@@ -199,7 +200,7 @@ class Content:
                 raise NoSpace(f"fsync: {error.strerror}") from None
             raise InputOutput(f"fsync: {error.strerror}") from None
         if durability is Durability.REMOTE and bucket is not None and self.ensure_remote is not None:
-            await self.ensure_remote(bucket.ino, bucket.copies)
+            await self.ensure_remote(inode, bucket)
 
     @property
     def open_handles(self) -> int:

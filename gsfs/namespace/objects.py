@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import Select, bindparam, delete, func, insert, literal_column, select, update
 
 from gsfs.errors import GsfsError
 from gsfs.model import Ino, LocationId, ObjectId, ObjectState, ReplicaState
@@ -54,7 +54,7 @@ class ObjectTable:
     """Physical objects; live bytes are counted in memory and written with each flush."""
 
     def __init__(self, database: Database, namespace_id: str) -> None:
-        o, r = schema.object_, schema.replica
+        o, r, d = schema.object_, schema.replica, schema.redo
         self._namespace_id = namespace_id
         one = o.c.id == bindparam("k")
         self._live: dict[int, int] = {}
@@ -113,6 +113,7 @@ class ObjectTable:
             )
             .exists()
         )
+        self._short = compile_statement(database, _objects_short_of_copies())
         self._local_only = compile_statement(database, select(o).where(~elsewhere).order_by(o.c.id))
         self._unsynced = compile_statement(database, select(o).where(o.c.synced < o.c.size).order_by(o.c.id))
         self._sparse = compile_statement(
@@ -121,7 +122,6 @@ class ObjectTable:
             .where((o.c.state == literal_column("'sealed'")) & (o.c.live > literal_column("0")))
             .where(o.c.live * literal_column("100") < o.c.size * bindparam("percent")),
         )
-        d = schema.redo
         self._redo_insert = compile_statement(database, insert(d))
         self._redo_delete = compile_statement(database, delete(d).where(d.c.object == bindparam("k")))
         self._redo_delete_from = compile_statement(
@@ -299,6 +299,10 @@ class ObjectTable:
         """Objects without a readable replica at any location but a cache."""
         return [_object(row) for row in self._local_only.all()]
 
+    def short_of(self, ino: Ino, copies: int) -> list[ObjectId]:
+        """Objects of a file that fewer locations keep for good. Write its extents out before."""
+        return [ObjectId(row[0]) for row in self._short.all(ino, copies)]
+
     def unsynced(self) -> list[PhysicalObject]:
         """Objects whose last bytes may not be on the local disk."""
         return [_object(row) for row in self._unsynced.all()]
@@ -438,6 +442,23 @@ class ObjectTable:
     def tally(self) -> list[tuple[str, str, int, int]]:
         """(location, state, replicas, bytes)."""
         return [(row[0], row[1], int(row[2]), int(row[3])) for row in self._tally.all()]
+
+
+def _objects_short_of_copies() -> Select[Any]:
+    x, r = schema.extent, schema.replica
+    kept = (
+        select(func.count())
+        .select_from(r)
+        .where((r.c.object == x.c.object) & r.c.expires_ns.is_(None))
+        .where(r.c.state.in_([literal_column(f"'{s}'") for s in sorted(READABLE)]))
+        .where(
+            func.substr(r.c.location, literal_column("1"), literal_column("6")) != literal_column("'cache:'")
+        )
+        .correlate(x)
+        .scalar_subquery()
+    )
+    mine = select(x.c.object).where(x.c.ino == bindparam("i")).group_by(x.c.object)
+    return mine.having(kept < bindparam("copies")).order_by(x.c.object)
 
 
 def _object(row: Row) -> PhysicalObject:

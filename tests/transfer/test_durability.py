@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
-from gsfs.errors import InputOutput, NoSpace
-from gsfs.model import Durability
+from gsfs.errors import GsfsError, InputOutput, NoSpace
+from gsfs.model import ROOT_INO, Durability, ReplicaState
 from gsfs.namespace.database import NOT_TO_BE_REWOUND
+from tests.support.regions import EAST, Regional
+from tests.support.volumes import ROOT, make_bucket, write_file
 from tests.support.worlds import log_end
 from tests.transfer.conftest import Place
 
@@ -238,3 +241,109 @@ def test_a_full_disk_refuses_fsync_with_enospc_and_keeps_everything(
     place.cut_power(9)
     place.start()
     assert place.read(b"f") == LARGE
+
+
+# --- remote, for what came from another bucket
+
+
+MOVED = os.urandom(300_000)
+
+
+class TwoBuckets:
+    """A file whose bytes belong to a bucket that promises nothing, moved into one that promises ``remote:N``."""
+
+    def __init__(self, region: Regional, copies: int) -> None:
+        self.region, self.volume = region, region.volume
+        self.safe = make_bucket(region.volume, b"safe")
+        promise = region.volume.store.buckets.get(self.safe)
+        assert promise is not None
+        promise.durability, promise.copies = Durability.REMOTE, copies
+        self.file = write_file(region.volume, region.ino, b"f", MOVED)
+
+    def move(self) -> None:
+        self.volume.names.rename(self.region.ino, b"f", self.safe, b"f", 0)
+
+    def fsync(self) -> GsfsError | None:
+        """The error it ends with."""
+
+        async def work() -> GsfsError | None:
+            try:
+                await self.volume.content.sync_inode(self.volume.store.inodes.get(self.file))
+            except GsfsError as error:
+                return error
+            return None
+
+        return self.region.run(work)
+
+    def locations(self) -> list[set[str]]:
+        """Of each object of the file: where it is."""
+        objects = self.volume.store.objects
+        runs = self.volume.store.extents.runs(self.volume.store.inodes.get(self.file), 0, len(MOVED))
+        return [
+            {r.location for r in objects.replicas(run.object) if r.state is ReplicaState.AVAILABLE}
+            - {self.volume.cache_location}
+            for run in runs
+        ]
+
+
+@pytest.fixture
+def region(tmp_path: Path) -> Iterator[Regional]:
+    made = Regional(tmp_path)
+    yield made
+    trio.run(made.volume.close)
+
+
+def test_remote_fsync_waits_for_bytes_that_belong_to_another_bucket(region: Regional) -> None:
+    """They were in an open segment of the bucket that the file was moved from, which nobody was asked to upload."""
+    two = TwoBuckets(region, copies=1)
+    two.move()
+    assert two.fsync() is None
+    assert two.locations() == [{EAST}]
+
+
+@pytest.mark.parametrize("uploaded", [False, True])
+def test_remote_fsync_makes_the_copies_that_the_other_bucket_did_not_promise(
+    region: Regional, uploaded: bool
+) -> None:
+    two = TwoBuckets(region, copies=2)
+    if uploaded:
+        region.run(region.volume.flush)
+    two.move()
+    assert two.fsync() is None
+    assert [len(where) for where in two.locations()] == [2]
+
+
+def test_remote_fsync_of_a_copy_covers_the_bytes_it_shares(region: Regional) -> None:
+    two = TwoBuckets(region, copies=2)
+    two.move()
+    volume = region.volume
+    source = volume.content.open(two.file, os.O_RDONLY)[0]
+    copy = volume.names.create(two.safe, b"copy", 0o644, ROOT).ino
+    target = volume.content.open(copy, os.O_RDWR)[0]
+    assert volume.ranges.copy(source, 0, target, 0, len(MOVED)) == len(MOVED)
+    two.file = copy
+    assert two.fsync() is None
+    assert [len(where) for where in two.locations()] == [2]
+
+
+def test_remote_fsync_fails_where_a_copy_cannot_be_made(region: Regional) -> None:
+    two = TwoBuckets(region, copies=2)
+    region.run(region.volume.flush)
+    two.move()
+    [run] = region.volume.store.extents.runs(region.volume.store.inodes.get(two.file), 0, len(MOVED))
+    region.volume.cache.remove(run.object)
+    for path in (region.config.cache_dir.parent / EAST.replace(":", "-")).rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"damaged")
+    assert isinstance(two.fsync(), InputOutput)
+
+
+def test_what_left_a_bucket_before_it_was_removed_is_uploaded_all_the_same(region: Regional) -> None:
+    """Its objects belong to nobody whose policy could say where to."""
+    two = TwoBuckets(region, copies=1)
+    two.move()
+    region.volume.names.rmdir(ROOT_INO, b"bucket")
+    region.run(region.volume.flush)
+    assert two.locations() == [{EAST}]
+    assert two.fsync() is None
+    assert region.volume.dirty_bytes == 0
