@@ -61,6 +61,8 @@ class Keeper:
         """Files below pinned directories, whatever their own marks say."""
         self._came: set[int] = set()
         """Files that came there while the tree was being walked."""
+        self._seen: dict[int, int] = {}
+        """Pinned files written to since the last walk: up to where what they consist of is known."""
         self._wake = trio.Event()
         self._seen_news = -1
         self._warned = False
@@ -198,9 +200,13 @@ class Keeper:
         if not self._store.pins:
             return
         for inode in self._store.inodes.changed():
-            pending = inode.pending
-            if pending is not None and self.is_pinned(inode):
-                self._take_one(pending.object)
+            if inode.is_regular and inode.allocated and self.is_pinned(inode):
+                seen = min(
+                    self._seen.get(inode.ino, 0), max(inode.size - 1, 0)
+                )  # the last object may have grown
+                for run in self._store.extents.runs(inode, seen, inode.size):
+                    self._take_one(run.object)
+                self._seen[inode.ino] = inode.size
 
     def _take_one(self, id_: ObjectId) -> None:
         """An object of a pinned file, new or larger than before."""
@@ -247,7 +253,7 @@ class Keeper:
 
     def _survey(self) -> Iterator[list[Run]]:
         """The runs of each pinned file in turn; what is pinned is known anew at the end."""
-        self._came = set()
+        self._came, self._seen = set(), {}
         below: set[int] = set()
         objects: dict[ObjectId, None] = {}  # in order: what is pinned first is the last to be left out
         for inode in self._pinned_files(below):

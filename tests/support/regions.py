@@ -36,9 +36,7 @@ class Clock:
 class Regional:
     """The volume runs in WEST; its one bucket has its home in EAST. ``prices``: rows that override the list."""
 
-    def __init__(
-        self, path: Path, *, prices: str = "", segment_size: str = "1MiB", **policy: str
-    ) -> None:
+    def __init__(self, path: Path, *, prices: str = "", segment_size: str = "1MiB", **policy: str) -> None:
         raw: dict[str, Any] = {
             "filesystem": {"name": "test"},
             "namespace": {"url": f"sqlite:///{path}/cache/namespace.db", "ship_interval_s": 0.0},

@@ -161,12 +161,13 @@ def test_what_comes_to_a_pinned_directory_later_is_pinned_before_it_can_be_evict
         top = directory(regional, regional.ino, b"top")
         await keeping.pin(volume, top, False, silent)
         deep = directory(regional, directory(regional, top, b"new"), b"deeper")
-        later = await write_in(regional, deep, b"later")
+        later = await write_in(regional, deep, b"later", 3 * MIB + 5)  # several objects in one commit
         other = await write_in(regional, regional.ino, b"other")
         await regional.forget_local()
         assert pinned(regional, top, deep, later, other) == [True, True, True, False]
         assert [here(regional, later), here(regional, other)] == [True, False]
-        assert volume.keeper.bytes == MIB
+        assert volume.keeper.bytes == 3 * MIB + 5
+        assert len(regional.objects(later)) > 1
 
     regional.run(work)
 
