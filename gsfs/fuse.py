@@ -209,7 +209,7 @@ class Operations(pyfuse3.Operations):
     @door
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
         self._refuse_without_xattrs()
-        self._attributes.removexattr(inode, name)
+        self._attributes.removexattr(inode, name, _caller(ctx))
 
     # --- content
 

@@ -26,6 +26,8 @@ XATTR_LIST_MAX = 65536
 PREFIXES = (b"user.", b"trusted.", b"security.")
 SELINUX = b"security.selinux"
 """Asked for by every ``ls -l`` of every file, unless it is told once that there are no labels here."""
+CAPABILITY = b"security.capability"
+"""Taken away by the kernel on behalf of whoever changes the file."""
 VIRTUAL_PREFIX = b"user.gsfs."
 TIME_MIN_NS, TIME_MAX_NS = -(2**63), 2**63 - 1
 """Times that a 64-bit count of nanoseconds can tell: 1677-09-21 to 2262-04-11."""
@@ -70,6 +72,8 @@ class Attributes:
         """Change attributes. Who may is the kernel's decision."""
         inode = self._core.inode(ino)
         now = self._core.now()
+        if changes == NOTHING:
+            self._check_change(inode, caller)
         if changes.size is not None:
             self.truncate(inode, changes.size)
         if changes.size is not None or changes == NOTHING:
@@ -124,9 +128,20 @@ class Attributes:
         if inode.is_dir:
             return
         mode = inode.mode & ~stat.S_ISUID
-        if mode & stat.S_IXGRP or (caller.uid != 0 and caller.gid != inode.gid):
+        if mode & stat.S_ISGID and (mode & stat.S_IXGRP or (caller.uid != 0 and not caller.is_in(inode.gid))):
             mode &= ~stat.S_ISGID
         inode.mode = mode
+
+    def _check_change(self, inode: Inode, caller: Caller) -> None:
+        """Whether what the kernel asks can be on behalf of a change of content. Raises NotPermitted.
+
+        chown(2) to nobody and no group (-1, -1) takes privileges away, too, and the kernel lets everybody do it.
+        """
+        if caller.uid in (0, inode.uid) or inode.writers or self._store.xattrs.get(inode.ino, acl.ACCESS):
+            return
+        writes = stat.S_IWGRP if caller.is_in(inode.gid) else stat.S_IWOTH
+        if not inode.mode & writes:
+            raise NotPermitted(f"inode {inode.ino}: belongs to another user, who alone may change it")
 
     def _chmod(self, inode: Inode, mode: int) -> None:
         inode.mode = stat.S_IFMT(inode.mode) | (mode & 0o7777)
@@ -196,7 +211,7 @@ class Attributes:
             self._store.xattrs.set(inode.ino, name, value)
             return
         keep = inode.mode & ~0o777
-        if caller.uid != 0 and caller.gid != inode.gid:
+        if keep & stat.S_ISGID and caller.uid != 0 and not caller.is_in(inode.gid):
             keep &= ~stat.S_ISGID
         inode.mode = keep | acl.mode_bits(entries)
         if acl.is_minimal(entries):
@@ -204,9 +219,11 @@ class Attributes:
         else:
             self._store.xattrs.set(inode.ino, name, value)
 
-    def removexattr(self, ino: int, name: bytes) -> None:
-        """Remove an attribute. Raises NoAttribute."""
+    def removexattr(self, ino: int, name: bytes, caller: Caller = SUPERUSER) -> None:
+        """Remove an attribute. Raises NoAttribute; NotPermitted (see ``_check_change``)."""
         inode = self._core.inode(ino)
+        if name == CAPABILITY:
+            self._check_change(inode, caller)
         if name in self.settable:
             self.settable[name](inode, b"")
             return

@@ -11,6 +11,7 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from gsfs.data.segments import SegmentLog
@@ -34,6 +35,20 @@ class Caller(NamedTuple):
     gid: int
     pid: int = 0
     umask: int = 0
+
+    def is_in(self, gid: int) -> bool:
+        """Whether the group is one of the caller's. A request names one group; proc(5) tells the others."""
+        return gid == self.gid or gid in supplementary_groups(self.pid)
+
+
+def supplementary_groups(pid: int) -> list[int]:
+    """Groups of a process, or thread; none where it cannot be seen (0: in another pid namespace)."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_bytes() if pid else b""
+    except OSError:
+        return []
+    line = next((line for line in status.splitlines() if line.startswith(b"Groups:")), b":")
+    return [int(word) for word in line.partition(b":")[2].split()]
 
 
 SUPERUSER = Caller(0, 0)

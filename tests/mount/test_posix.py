@@ -200,6 +200,49 @@ def test_a_program_that_somebody_changed_no_longer_runs_as_root(place: Path) -> 
     assert run().stdout == b"%d\n" % NOBODY
 
 
+@pytest.mark.parametrize("how", ["write", "truncate", "punch"])
+def test_setgid_without_execution_stays_when_a_member_of_the_group_changes_the_file(
+    place: Path, how: str
+) -> None:
+    """A member by any of its groups: a request names the first only."""
+    Path("f").write_bytes(bytes(100))
+    os.chown("f", 0, 1234)
+    actions: dict[str, Callable[[], object]] = {
+        "write": lambda: os.write(os.open("f", os.O_WRONLY), b"x"),
+        "truncate": lambda: os.truncate("f", 1),
+        "punch": lambda: (
+            LIBC.fallocate(os.open("f", os.O_WRONLY), 3, ctypes.c_long(0), ctypes.c_long(5)) and os.abort()
+        ),
+    }
+    for groups, left in (((1, 1234), 0o2766), ((1,), 0o766)):
+        os.chmod("f", 0o6766)
+        assert as_user(NOBODY, actions[how], groups) == 0
+        assert stat.S_IMODE(os.stat("f").st_mode) == left
+
+
+def test_nobody_takes_privileges_from_a_file_that_is_not_theirs(place: Path) -> None:
+    """chown(2) that changes nothing takes them, and the kernel leaves the question whether it may to the file system."""
+    Path("f").write_bytes(b"content")
+    capability = struct.pack("<IIIII", 0x02000001, 0x400, 0, 0, 0)
+    os.setxattr("f", "security.capability", capability)
+    for mode in (0o6755, 0o4711, 0o6775):
+        os.chmod("f", mode)
+        assert as_user(NOBODY, lambda: os.chown("f", -1, -1)) == errno.EPERM
+        assert stat.S_IMODE(os.stat("f").st_mode) == mode
+        assert os.getxattr("f", "security.capability") == capability
+    os.chown("f", NOBODY, -1)
+    os.chmod("f", 0o6755)
+    assert as_user(NOBODY, lambda: os.chown("f", -1, -1)) == 0
+    assert stat.S_IMODE(os.stat("f").st_mode) == 0o755
+
+
+def test_chown_to_nobody_by_root_takes_nothing(place: Path) -> None:
+    Path("f").touch()
+    os.chmod("f", 0o6755)
+    os.chown("f", -1, -1)
+    assert stat.S_IMODE(os.stat("f").st_mode) == 0o6755
+
+
 def test_giving_a_file_away_takes_its_privileges_even_from_root(place: Path) -> None:
     Path("f").touch()
     for mode, left in ((0o6777, 0o777), (0o6767, 0o2767)):
