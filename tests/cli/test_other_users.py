@@ -113,3 +113,40 @@ def test_a_mount_point_of_somebody_else_is_refused(as_user: Script, home: Path) 
     done = as_user("gsfs init d.toml --store store --cache cache >/dev/null; gsfs mount d.toml other\n")
     assert done.returncode == ExitCode.DENIED
     assert "other" in done.stderr and "takes a directory of yours" in done.stderr
+
+
+FURTHER = """
+import ctypes, mmap, os
+libc = ctypes.CDLL(None, use_errno=True)
+fd = os.open("f", os.O_RDWR | os.O_CREAT, 0o666)
+os.pwrite(fd, b"x" * 16384, 65536)
+os.posix_fallocate(fd, 0, 131072)
+assert libc.fallocate(fd, 3, ctypes.c_long(65536), ctypes.c_long(4096)) == 0
+found = [os.lseek(fd, 0, os.SEEK_DATA), os.lseek(fd, 70000, os.SEEK_HOLE)]
+with mmap.mmap(fd, 131072) as mapped:
+    mapped[:1] = b"m"
+    found.append(os.lseek(fd, 0, os.SEEK_DATA))
+other = os.open("g", os.O_RDWR | os.O_CREAT, 0o666)
+copied = 0
+while part := os.copy_file_range(fd, other, 131072 - copied, copied, copied):
+    copied += part
+print(found, copied, os.pread(other, 5, 77820 - 5) == b"x" * 5, os.statvfs(".").f_blocks * 4096 == 4 << 20)
+os.umask(0o027)
+os.close(os.open("h", os.O_CREAT | os.O_WRONLY, 0o4666))
+os.fchmod(other, 0o6755)
+os.write(other, b"x")
+print([oct(os.stat(name).st_mode & 0o7777) for name in ("h", "g")])
+"""
+
+
+def test_requests_outside_pyfuse3_work_in_a_users_mount(as_user: Script, home: Path) -> None:
+    (home / "further.py").write_text(FURTHER)
+    done = as_user(
+        "set -e; gsfs init d.toml --store store --cache cache >/dev/null; mkdir mnt; gsfs mount d.toml mnt\n"
+        "mkdir mnt/bucket; gsfs bucket set mnt/bucket quota_bytes=4MiB >/dev/null; cd mnt/bucket\n"
+        f"{sys.executable} ../../further.py; cd ../..; gsfs fsck mnt; gsfs umount mnt; cat cache/gsfs.log\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "libfuse's table" not in done.stdout
+    assert done.stdout.splitlines()[:2] == ["[69632, 81920, 0] 131072 True True", "['0o4640', '0o755']"]
+    assert "consistent" in done.stdout
