@@ -55,6 +55,27 @@ WRONG = {
     ),
     "nan seconds": ("[cache]", "[mount]\ndrain_timeout_s = nan\n[cache]", ["mount.drain_timeout_s", "nan"]),
     "relative log": ("[cache]", '[log]\nfile = "x.log"\n[cache]', ["log.file", "'x.log'", "absolute"]),
+    "relative prices": ("[cache]", '[policy]\nprices = "~/p.csv"\n[cache]', ["policy.prices", "${HOME}"]),
+    "home directory": ('"/nowhere/cache"', '"~/cache"', ["cache.path", "'~/cache'", "${HOME}"]),
+    "nan interval": ("[cache]", "ship_interval_s = nan\n[cache]", ["namespace.ship_interval_s", "nan"]),
+    "too many uploads": (
+        "[cache]",
+        "[transfer]\nuploads_per_location = 5000\n[cache]",
+        ["transfer.uploads_per_location", "1 to 1024"],
+    ),
+    "relative namespace": ("sqlite:////nowhere", "sqlite:///nowhere", ["namespace.url", "four slashes"]),
+    "one place twice": (
+        "[bucket_defaults]",
+        '[[location]]\nid = "other"\nkind = "local"\npath = "/nowhere/./store"\n[bucket_defaults]',
+        ["'local:store'", "'other'", "same place"],
+    ),
+    "store in the cache": (
+        '"/nowhere/store"',
+        '"/nowhere/cache/store"',
+        ["/nowhere/cache/store", "cache.path"],
+    ),
+    "cache in the store": ('"/nowhere/cache"', '"/nowhere/store/c"', ["/nowhere/store/c", "'local:store'"]),
+    "name with a slash": ('id = "local:store"', 'id = "local/store"', ["key id", "'local/store'", "slashes"]),
     "unknown level": ("[cache]", '[log]\nlevel = "loud"\n[cache]', ["log.level", "'loud'", "takes debug"]),
     "path of its own": ("[filesystem]", 'path = "/x"\n[filesystem]', ["unknown key path"]),
 }
@@ -72,6 +93,14 @@ def test_a_wrong_configuration_is_refused_in_one_line(case: str, tmp_path: Path)
     assert "\n" not in message
     for word in [str(path), *words]:
         assert word in message
+
+
+def test_a_password_in_a_wrong_namespace_url_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "demo.toml"
+    path.write_text(TEXT.replace("sqlite:////nowhere/namespace.db", "postgres//me:hunter2@host/db"))
+    with pytest.raises(ConfigError, match=r"namespace\.url") as caught:
+        load(path, {})
+    assert "hunter2" not in str(caught.value)
 
 
 def test_the_text_that_the_wrong_ones_are_made_of_is_right(tmp_path: Path) -> None:

@@ -76,6 +76,59 @@ def test_init_makes_directories_that_are_their_owners_only(gsfs: Run, tmp_path: 
     assert (tmp_path / "a/cache").stat().st_mode & 0o777 == 0o700
 
 
+def test_init_puts_the_namespace_into_the_cache_directory_whatever_its_name(
+    gsfs: Run, tmp_path: Path
+) -> None:
+    cache = tmp_path / "c #?x=%20é[]"
+    made = gsfs("init", tmp_path / "in" / "a b.toml", "--store", tmp_path / "s", "--cache", cache)
+    assert f"gsfs mount '{tmp_path}/in/a b.toml'" in made.stdout, made
+    assert (cache / "namespace.db").is_file()
+
+
+@pytest.mark.parametrize(
+    "name", ['quo"te', "new\nline", "back\\slash", "${HOME}", os.fsdecode(b"no\xfftext")]
+)
+def test_init_refuses_paths_that_its_file_cannot_hold(gsfs: Run, tmp_path: Path, name: str) -> None:
+    config = tmp_path / "demo.toml"
+    refused = gsfs("init", config, "--store", tmp_path / name, "--cache", tmp_path / "cache")
+    assert_refused(refused, ExitCode.USAGE, "--store", "printable")
+    assert os.listdir(tmp_path) == []
+
+
+def test_init_refuses_a_cache_in_the_store(gsfs: Run, tmp_path: Path) -> None:
+    config = tmp_path / "demo.toml"
+    for cache in ("s", "s/cache"):
+        refused = gsfs("init", config, "--store", tmp_path / "s", "--cache", tmp_path / cache)
+        assert_refused(refused, ExitCode.USAGE, "two directories")
+    assert os.listdir(tmp_path) == []
+
+
+def test_init_on_a_small_disk_makes_a_mount_that_can_be_written(gsfs: Run, tmp_path: Path) -> None:
+    with disk(tmp_path / "small", "300m") as small:
+        config, mountpoint = tmp_path / "small.toml", tmp_path / "mnt"
+        mountpoint.mkdir()
+        assert gsfs("init", config, "--store", tmp_path / "s", "--cache", small / "c").returncode == 0
+        mounting = gsfs("mount", config, mountpoint)
+        try:
+            assert (mounting.returncode, mounting.stderr) == (0, "")
+            (mountpoint / "bucket").mkdir()
+            (mountpoint / "bucket/file").write_bytes(bytes(1 << 20))
+        finally:
+            assert gsfs("umount", mountpoint).returncode == 0
+
+
+def test_a_mount_without_room_for_writes_says_so(mount: Mount) -> None:
+    unmounted(mount)
+    config = mount.home / "full.toml"
+    config.write_text(mount.config.read_text().replace("64MiB", "900000GiB"))
+    mounting = mount.run("mount", str(config), str(mount.root))
+    try:
+        assert "cache.min_free" in mounting.stderr and len(mounting.stderr.splitlines()) == 1
+        assert "cache.min_free" in mount.run("status", str(config)).stdout
+    finally:
+        mount.run("umount", str(mount.root))
+
+
 def test_init_takes_store_and_cache_together(gsfs: Run, tmp_path: Path) -> None:
     refused = gsfs("init", tmp_path / "d.toml", "--store", tmp_path / "store")
     assert_refused(refused, ExitCode.USAGE, "--store and --cache go together")
@@ -109,6 +162,16 @@ def test_a_mount_point_that_is_a_file_is_refused(mount: Mount) -> None:
     file.touch()
     refused = mount.run("mount", str(mount.config), str(file), check=False)
     assert_refused(refused, ExitCode.NOT_FOUND, str(file), "not a directory")
+
+
+@pytest.mark.parametrize("place", ["cache", "store"])
+def test_a_mount_point_among_the_files_of_the_mount_is_refused(mount: Mount, place: str) -> None:
+    unmounted(mount)
+    inside = mount.home / place / "mnt"
+    inside.mkdir()
+    refused = mount.run("mount", str(mount.config), str(inside), check=False)
+    assert_refused(refused, ExitCode.USAGE, str(inside), place, "apart")
+    assert mounts.at(inside) is None
 
 
 def test_a_mount_point_in_use_is_refused(make_mount: MakeMount) -> None:

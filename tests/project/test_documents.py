@@ -167,6 +167,15 @@ def test_each_command_is_on_the_page_of_commands(name: str) -> None:
     assert re.search(rf"`{re.escape(name)}[ `]", (ROOT / "docs/cli.md").read_text()), name
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_the_page_of_commands_names_each_option(name: str) -> None:
+    row = re.search(
+        rf"^\| `{re.escape(name)}[ `].*\| (.*) \|$", (ROOT / "docs/cli.md").read_text(), re.MULTILINE
+    )
+    options = {max(p.opts, key=len) for p in ALL[name].params if isinstance(p, click.Option)}
+    assert row is not None and set(re.findall(r"`(-[^`]+)`", row[1])) == options
+
+
 def test_the_page_of_commands_names_no_command_that_does_not_exist() -> None:
     text = (ROOT / "docs/cli.md").read_text()
     for first, second in re.findall(r"^\| `gsfs ([a-z]+)(?: ([a-z]+))?", text, re.MULTILINE):
