@@ -262,7 +262,10 @@ class Volume:
         inodes = 1 + sum(b.used_inodes for b in self.store.buckets.all())
         path = next((s.path for s in self.config.location if s.id == self.config.bucket_defaults.home), "")
         if path:
-            status = os.statvfs(path)
+            try:
+                status = os.statvfs(path)
+            except OSError:  # its disk is not mounted: what can be written meanwhile goes to the cache
+                status = os.statvfs(self.config.cache_dir)
             free = status.f_bavail * status.f_frsize
             return Space(used + free, free, inodes, FREE_INODES)
         return Space(VIRTUAL_TOTAL_BYTES, max(0, VIRTUAL_TOTAL_BYTES - used), inodes, FREE_INODES)

@@ -59,12 +59,13 @@ class LocalBackend:
         self._commits = threading.Lock()
         with _translated(f"open {root}"):
             if not os.path.isdir(self._root):
-                raise Misconfigured(f"local location: {root} is not a directory")
+                raise Misconfigured(f"local location: {root} is not a directory; make it, or mount its disk")
             os.makedirs(self._temporary, mode=0o700, exist_ok=True)
             self._lock_file = os.open(self._temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._clean()
 
     def put(self, key: str, source: Source, *, if_absent: bool = False) -> ObjectInfo:
+        self._check_here()
         with _translated(f"put {key}"), self._temporary_file() as (descriptor, path):
             _fill(descriptor, source)
             _verify(key, descriptor, source)
@@ -91,6 +92,7 @@ class LocalBackend:
 
     def delete_many(self, keys: Sequence[str]) -> None:
         with _translated(f"delete {len(keys)} keys"):
+            self._check_here()
             parents = {parent for key in keys for parent in self._unlink(key)}
             for parent in sorted(parents, key=len, reverse=True):
                 self._prune(parent)
@@ -98,6 +100,7 @@ class LocalBackend:
     def list_page(self, prefix: str, start_after: str = "", limit: int = 1000) -> Sequence[ObjectInfo]:
         page: list[ObjectInfo] = []
         with _translated(f"list {prefix}"):
+            self._check_here()
             for key, path in list_keys(self._root, prefix, start_after):
                 try:
                     facts = os.stat(path, follow_symlinks=False)
@@ -116,7 +119,7 @@ class LocalBackend:
 
     def check(self) -> None:
         with _translated("check"):
-            os.scandir(self._root).close()
+            self._check_here()
             if not os.access(self._root, os.W_OK):
                 raise BackendPermission(f"local location: {os.fsdecode(self._root)} is not writable")
 
@@ -124,6 +127,12 @@ class LocalBackend:
         if self._lock_file >= 0:
             os.close(self._lock_file)
             self._lock_file = -1
+
+    def _check_here(self) -> None:
+        """Nothing is found in a directory whose disk is not mounted, and that says nothing about the objects."""
+        if not os.path.isdir(self._temporary):
+            root = os.fsdecode(self._root)
+            raise Unavailable(f"{root}: is not the directory that it was; is its disk mounted?")
 
     # --- names
 
@@ -144,6 +153,7 @@ class LocalBackend:
             with self._locked():  # it may have been on its way from the plain to the escaped name
                 descriptor = self._open(key)
         if descriptor is None:
+            self._check_here()
             raise ObjectNotFound(f"no object {key}")
         try:
             yield descriptor

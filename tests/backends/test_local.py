@@ -234,3 +234,27 @@ def test_a_large_directory_is_listed_from_where_it_was_left(local: LocalBackend)
     assert len(whole) == 300
     assert [info.key for info in local.list_page("", whole[150], 10)] == whole[151:161]
     assert keys_of(local, "d1/") == [key for key in whole if key.startswith("d1/")]
+
+
+def test_objects_of_a_directory_whose_disk_is_not_mounted_are_not_missing(tmp_path: Path) -> None:
+    root, away = tmp_path / "root", tmp_path / "away"
+    root.mkdir()
+    local = LocalBackend(root)
+    local.put("a", source(b"1"))
+    root.rename(away)
+    for empty in (False, True):
+        if empty:
+            root.mkdir()  # a mount point without its mount
+        for operation in (
+            lambda: local.head("a"),
+            lambda: local.get_range("a", 0, 1),
+            lambda: local.put("b", source(b"2")),
+            lambda: local.delete_many(["a"]),
+            lambda: local.list_page(""),
+            local.check,
+        ):
+            with pytest.raises(Unavailable, match="is its disk mounted"):
+                operation()
+    root.rmdir()
+    away.rename(root)
+    assert local.get_range("a", 0, 1) == b"1"
