@@ -93,11 +93,7 @@ class Names:
         store, core = self._store, self._core
         core.count_inode(core.bucket_of(directory), 1)
         is_dir = stat.S_ISDIR(mode)
-        gid = caller.gid
-        if directory.mode & stat.S_ISGID:
-            gid = directory.gid
-            if is_dir:
-                mode |= stat.S_ISGID
+        mode, gid = _group(directory, mode, caller)
         mode, access, default = self._inherited(directory, mode, caller)
         now = core.now()
         ino = store.new_ino()
@@ -170,11 +166,10 @@ class Names:
     def _make_bucket(self, root: Inode, name: bytes, mode: int, caller: Caller) -> Inode:
         store, now = self._store, self._core.now()
         ino = store.new_ino()
+        mode, gid = _group(root, mode, caller)
         mode, access, default = self._inherited(root, mode, caller)
         self._hand_down(ino, access, default)
-        inode = store.inodes.add(
-            (ino, ino, ROOT_INO, mode, caller.uid, caller.gid, 0, 2, 0, 0, now, now, now)
-        )
+        inode = store.inodes.add((ino, ino, ROOT_INO, mode, caller.uid, gid, 0, 2, 0, 0, now, now, now))
         d = self._core.defaults
         store.buckets.add(Bucket(ino, d.home, d.durability, d.copies, None, None, 0, 1, d.policy))
         self._entries.insert(ROOT_INO, name, ino, store.new_entry_number())
@@ -420,3 +415,10 @@ class Names:
         if inode.deleted:
             raise Stale(f"inode {ino}: was removed")
         return inode
+
+
+def _group(directory: Inode, mode: int, caller: Caller) -> tuple[int, int]:
+    """(mode, group) of what is made there: a setgid directory hands down its group, to directories the bit as well."""
+    if not directory.mode & stat.S_ISGID:
+        return mode, caller.gid
+    return mode | (stat.S_ISGID if stat.S_ISDIR(mode) else 0), directory.gid

@@ -247,6 +247,12 @@ def test_setgid_directory_hands_down_its_group_and_to_directories_the_bit(
     assert (file.gid, file.mode & stat.S_ISGID) == (100, 0)
 
 
+def test_the_root_hands_its_group_down_to_buckets_like_any_setgid_directory(volume: Volume) -> None:
+    volume.attributes.setattr(ROOT_INO, Changes(mode=0o2777, gid=100), ROOT)
+    made = volume.names.mkdir(ROOT_INO, b"bucket2", 0o755, SOMEBODY)
+    assert (made.uid, made.gid, made.mode & 0o7777) == (SOMEBODY.uid, 100, 0o2755)
+
+
 # --- extended attributes
 
 

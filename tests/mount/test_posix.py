@@ -90,6 +90,11 @@ def shell(command: str) -> str:
 # --- times
 
 
+def test_no_birth_time_is_told(place: Path) -> None:
+    Path("f").touch()
+    assert shell("stat --format=%w,%W f").strip() == "-,0"
+
+
 def test_years_beyond_2262_are_clamped_and_the_mount_lives_on(mount: Mount) -> None:
     """A time beyond 64-bit nanoseconds once ended the daemon at its next commit."""
     file = mount.bucket / "f"
@@ -236,11 +241,13 @@ def test_nobody_takes_privileges_from_a_file_that_is_not_theirs(place: Path) -> 
     assert stat.S_IMODE(os.stat("f").st_mode) == 0o755
 
 
-def test_chown_to_nobody_by_root_takes_nothing(place: Path) -> None:
+def test_chown_to_nobody_is_taken_for_a_write(place: Path) -> None:
     Path("f").touch()
-    os.chmod("f", 0o6755)
+    os.chmod("f", 0o6757)
     os.chown("f", -1, -1)
-    assert stat.S_IMODE(os.stat("f").st_mode) == 0o6755
+    assert stat.S_IMODE(os.stat("f").st_mode) == 0o6757
+    assert as_user(NOBODY, lambda: os.chown("f", -1, -1)) == 0
+    assert stat.S_IMODE(os.stat("f").st_mode) == 0o757
 
 
 def test_giving_a_file_away_takes_its_privileges_even_from_root(place: Path) -> None:
