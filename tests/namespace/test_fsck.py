@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gsfs.namespace.fsck import CHECKS, check
+from gsfs.namespace.sqlite import SqliteDatabase
 from gsfs.namespace.store import Store
 from tests.namespace import making
 
@@ -44,3 +45,13 @@ def test_damage_is_found_and_named(store: Store, what: str) -> None:
     store.database.cursor.execute(DAMAGE[what].format(file=inode.ino, bucket=bucket.ino, object=object_))
     found = check(store)
     assert [line for line in found if line.startswith(what)], found
+
+
+@pytest.mark.parametrize(("what", "sql"), CHECKS)
+def test_no_check_looks_through_a_table_for_each_row_of_another(store: Store, what: str, sql: str) -> None:
+    """Thirty thousand names took a minute."""
+    if not isinstance(store.database, SqliteDatabase):
+        pytest.skip("the plan is SQLite's")
+    store.database.cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
+    steps = [row[-1] for row in store.database.cursor.fetchall()]
+    assert not [step for step in steps if step.startswith("SCAN") and step.endswith("LEFT-JOIN")], what
