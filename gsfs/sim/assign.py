@@ -51,6 +51,8 @@ class Assigner:
     readers: list[int] = field(init=False)
     """Of objects; -1 means anywhere."""
     turn: int = 0
+    drawn: int = 0
+    """Requests so far whose region the trace did not name."""
     start_ms: int | None = None
     names: Mapping[str, int] = field(init=False)
 
@@ -92,12 +94,14 @@ class Assigner:
         if start is None:
             start = self.start_ms = batch[0][0]
         placed: list[Placed] = []
+        named = 0
         for time_ms, op, name, size, length, where in batch:
             key = known(name)
             if key is None:
                 key = keys[name] = len(keys)
             if where or self.assignment is None:
                 region = self._named(where)
+                named += 1
             else:
                 region = (self.readers if op == GET else self.writers)[key % TABLE]
                 if region < 0:
@@ -105,6 +109,7 @@ class Assigner:
                     region = anywhere[turn % TABLE]
             placed.append(((time_ms - start) * scale / 1000, op, key, size, length, region))
         self.turn = turn
+        self.drawn += len(batch) - named
         return placed
 
     def _named(self, region: str) -> int:

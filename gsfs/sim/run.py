@@ -51,7 +51,7 @@ class Outcome:
     """Of this replay alone."""
 
     def to_json(self) -> dict[str, object]:
-        return {key: str(v) if isinstance(v, Decimal) else v for key, v in asdict(self).items()}
+        return {key: f"{v:f}" if isinstance(v, Decimal) else v for key, v in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def simulate(
     return Result(
         trace=trace,
         regions=world.regions,
-        assignment=assigner.assignment.value if assigner.assignment else "as recorded",
+        assignment=assigner.assignment.value if assigner.assignment and assigner.drawn else "as recorded",
         time_scale=assigner.time_scale,
         requests=requests,
         objects=len(assigner.keys),

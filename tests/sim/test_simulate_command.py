@@ -144,3 +144,18 @@ def test_recorded_regions_are_used_when_asked_for(tmp_path: Path) -> None:
     assert Decimal(told["egress_usd"]) == (Decimal(1000) / (1 << 30) * Decimal("0.09")).quantize(
         Decimal("1e-12")
     )
+
+
+def test_regions_that_the_trace_names_are_told_as_recorded_and_zero_is_written_out(tmp_path: Path) -> None:
+    """It said "assignment D" of a recorded trace, and 0E-12 for nothing."""
+    recorded = tmp_path / "t.csv"
+    recorded.write_text(
+        "time_ms,op,key,size_bytes,region\n0,put,a,5,aws:us-east-1\n1000,get,a,5,aws:us-east-1\n"
+    )
+    done = run(recorded, "--policy", "none", "--regions", "aws:us-east-1,aws:eu-west-1", "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["assignment"] == "as recorded"
+    assert told["outcomes"][0]["egress_usd"] == "0.000000000000"
+    recorded.write_text(recorded.read_text() + "2000,get,a,5,\n")
+    assert json.loads(run(recorded, "--json").stdout)["assignment"] == "D"
