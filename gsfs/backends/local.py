@@ -58,8 +58,10 @@ class LocalBackend:
         self._temporary = os.path.join(self._root, localpath.TEMPORARY)
         self._commits = threading.Lock()
         with _translated(f"open {root}"):
+            if not os.path.lexists(self._root):  # a disk that is mounted later: systemd is to try again
+                raise Unavailable(f"local location: {root} does not exist; make it, or mount its disk")
             if not os.path.isdir(self._root):
-                raise Misconfigured(f"local location: {root} is not a directory; make it, or mount its disk")
+                raise Misconfigured(f"local location: {root} is not a directory")
             os.makedirs(self._temporary, mode=0o700, exist_ok=True)
             self._lock_file = os.open(self._temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._clean()

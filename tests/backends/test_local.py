@@ -222,11 +222,6 @@ def test_two_processes_agree_on_who_was_first(tmp_path: Path) -> None:
     assert second.get_range("lock", 0, 10) == b"first"
 
 
-def test_a_missing_directory_is_misconfigured(tmp_path: Path) -> None:
-    with pytest.raises(Misconfigured, match="is not a directory"):
-        LocalBackend(tmp_path / "nothing")
-
-
 def test_a_large_directory_is_listed_from_where_it_was_left(local: LocalBackend) -> None:
     for number in range(300):
         local.put(f"d{number % 3}/{number:03}", source(b"x"))
@@ -258,3 +253,12 @@ def test_objects_of_a_directory_whose_disk_is_not_mounted_are_not_missing(tmp_pa
     root.rmdir()
     away.rename(root)
     assert local.get_range("a", 0, 1) == b"1"
+
+
+def test_a_directory_that_is_not_there_yet_may_come_and_a_file_in_its_place_may_not(tmp_path: Path) -> None:
+    """A mount at boot ended for good, as by a mistake in its configuration, when the disk came a second later."""
+    with pytest.raises(Unavailable, match="mount its disk"):
+        LocalBackend(tmp_path / "none")
+    (tmp_path / "file").touch()
+    with pytest.raises(Misconfigured, match="is not a directory"):
+        LocalBackend(tmp_path / "file")

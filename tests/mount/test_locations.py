@@ -126,8 +126,8 @@ def test_location_test_proves_every_operation(regions: Regions) -> None:
 def test_location_test_names_a_place_that_is_gone(regions: Regions) -> None:
     (regions.home / "europe").rename(regions.home / "away")
     done = regions.run("location", "test", str(regions.config), EUROPE, check=False)
-    assert done.returncode == 2
-    assert "europe is not a directory" in done.stderr
+    assert done.returncode == 5
+    assert "europe does not exist; make it, or mount its disk" in done.stderr
     (regions.home / "away").rename(regions.home / "europe")
 
 
