@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gsfs.config import Config
-from gsfs.data.cache import ObjectCache, crc_of_file, sync_directory
+from gsfs.data.cache import ObjectCache, crc_of_file, sync_directory, write_fully
 from gsfs.errors import Busy, Incomplete, NoSpace, PermissionRefused
 from gsfs.model import LocationId
 from gsfs.namespace import sqlite
@@ -102,7 +102,7 @@ def _redo(store: Store, cache: ObjectCache) -> None:
     touched = set()
     for id_, offset, data in store.objects.redo():
         file = cache.get(id_) or cache.create(id_)
-        os.pwrite(file.fd, data, offset)
+        write_fully(file.fd, data, offset)
         touched.add(id_)
     for id_ in touched:
         if (written := cache.get(id_)) is not None:

@@ -7,13 +7,12 @@ length gets a segment of its own, so that it stays contiguous. A sealed segment 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import google_crc32c
 
-from gsfs.data.cache import BLOCK, ObjectCache, ObjectFile
+from gsfs.data.cache import BLOCK, ObjectCache, ObjectFile, write_fully
 from gsfs.model import MIB, Ino, ObjectId
 
 LONG_WRITER_BYTES = MIB
@@ -100,9 +99,7 @@ class SegmentLog:
 
     def _write(self, segment: Segment, data: bytes | memoryview) -> tuple[ObjectId, int, int]:
         length, offset = len(data), segment.size
-        written = os.pwrite(segment.file.fd, data, offset)
-        while written < length:  # a full disk writes part of it, then raises
-            written += os.pwrite(segment.file.fd, data[written:], offset + written)
+        write_fully(segment.file.fd, data, offset)
         self._checksum(segment, data if isinstance(data, bytes) else bytes(data))
         segment.size = offset + length
         segment.changed_s = self._clock()

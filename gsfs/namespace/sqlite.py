@@ -151,7 +151,7 @@ class SqliteDatabase:
         except FileNotFoundError:
             return
         try:
-            size, zeros = os.fstat(fd).st_size, bytes(1 << 20)
+            size, zeros = os.fstat(fd).st_size, bytes(1 << 16)
             while size < PREPARED_BYTES:
                 size += os.pwrite(fd, zeros[: PREPARED_BYTES - size], size)
             os.fdatasync(fd)
