@@ -31,6 +31,10 @@ UNIT_FOLDERS = (
 )
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
+GOVERNOR = Path("/sys/devices/system/cpu/cpuidle/current_governor_ro")
+HALT_POLL = Path("/sys/module/haltpoll/parameters/guest_halt_poll_ns")
+"""How long an idle virtual processor looks for work before it halts."""
+
 
 class Finding(NamedTuple):
     """One line of the report."""
@@ -73,6 +77,7 @@ def _print(finding: Finding) -> None:
 
 def _examine(target: str | None) -> Iterator[Finding]:
     yield from (_python(), _fuse_device(), _fusermount(), _libfuse(), _mount_helper(), _units())
+    yield from _halting()
     yield from _mounts()
     try:
         config, mounted = config_of(target)
@@ -130,6 +135,25 @@ def _libfuse() -> Finding:
     except ImportError as error:
         return Finding("libfuse", "fail", str(error), "install the package libfuse3-3, then gsfs again")
     return Finding("libfuse", "ok", f"loaded by pyfuse3 {pyfuse3.__version__}")
+
+
+def _halting() -> Iterator[Finding]:
+    """Virtual processors that halt as soon as they are idle: each request waits twice for one to wake up."""
+    try:
+        if GOVERNOR.read_text().strip() != "haltpoll":
+            return
+        polls_ns = int(HALT_POLL.read_text())
+    except (OSError, ValueError):
+        return
+    if polls_ns:
+        yield Finding("idle processors", "ok", f"poll for {polls_ns // 1000} µs before they halt")
+    else:
+        yield Finding(
+            "idle processors",
+            "warn",
+            "halt at once: small requests take up to three times as long",
+            f"as root: echo 200000 > {HALT_POLL}",
+        )
 
 
 def _mount_helper() -> Finding:

@@ -9,7 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gsfs import mounts
+from gsfs.cli import doctor
 from tests.cli.conftest import Run
 from tests.support.mounting import Mount
 from tests.support.waiting import eventually
@@ -137,3 +140,18 @@ def test_a_configuration_that_is_wrong_fails_with_its_error(gsfs: Run, tmp_path:
     assert "fail  configuration" in done.stdout and "naem" in done.stdout
     missing = gsfs("doctor", tmp_path / "missing.toml")
     assert missing.returncode == 1 and "no such configuration file" in missing.stdout
+
+
+@pytest.mark.parametrize(
+    ("governor", "polls", "state"),
+    [("haltpoll", "0", "warn"), ("haltpoll", "200000", "ok"), ("menu", "0", None), ("haltpoll", None, None)],
+)
+def test_processors_that_halt_at_once_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, governor: str, polls: str | None, state: str | None
+) -> None:
+    (tmp_path / "governor").write_text(f"{governor}\n")
+    if polls is not None:
+        (tmp_path / "polls").write_text(f"{polls}\n")
+    monkeypatch.setattr(doctor, "GOVERNOR", tmp_path / "governor")
+    monkeypatch.setattr(doctor, "HALT_POLL", tmp_path / "polls")
+    assert [finding.state for finding in doctor._halting()] == ([state] if state else [])
