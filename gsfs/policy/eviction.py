@@ -55,11 +55,3 @@ def choose_victims(pieces: Iterable[Cached], need_bytes: int, now_s: float) -> l
         victims.append(victim)
         freed += victim.size_bytes
     return victims
-
-
-def overdue(pieces: Iterable[Cached], now_s: float, disk_usd_per_byte_s: float) -> list[Cached]:
-    """Pieces that have cost more disk than fetching them again would: to evict even when there is room.
-
-    With a free disk (price 0) nothing is ever overdue.
-    """
-    return [p for p in pieces if p.evictable and rent(p, now_s) * disk_usd_per_byte_s > 1.0]

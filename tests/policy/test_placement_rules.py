@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gsfs.policy.bucket import parse_policy
 from gsfs.policy.decide import Edges, ReplicaFacts, decide_read, new_memory
-from gsfs.policy.eviction import Cached, choose_victims, overdue
+from gsfs.policy.eviction import Cached, choose_victims
 from gsfs.policy.expiry import early_delete_usd, expired, paid_until_s
 from gsfs.policy.links import shipped_links
 from gsfs.policy.placement import choose_source, decide_write, home_costs, source_order
@@ -164,14 +164,6 @@ def test_eviction_prefers_idle_large_and_cheap_to_fetch() -> None:
     new = Cached(2, 100, 90.0, 1.0)
     cheap = Cached(3, 100, 90.0, 0.01)
     assert [p.key for p in choose_victims([new, old, cheap], 300, 100.0)] == [3, 1, 2]
-
-
-def test_free_disk_keeps_everything_and_dear_disk_lets_go_at_break_even() -> None:
-    piece = Cached(1, 1 << 20, 0.0, 1e-3)
-    assert overdue([piece], 1e9, 0.0) == []
-    per_byte_s = 1e-3 / (1 << 20) / 1000.0
-    assert overdue([piece], 999.0, per_byte_s) == []
-    assert overdue([piece], 1001.0, per_byte_s) == [piece]
 
 
 def test_eviction_by_rent_costs_less_than_lru_when_fetch_prices_differ() -> None:
