@@ -213,7 +213,7 @@ class Table:
             if error.errno == errno.EIO:
                 log.error("%s: %s", name, error)
             self._library.fuse_reply_err(request, error.errno)
-        except BaseException:
+        except BaseException:  # nothing leaves a callback of C: who asked would wait for ever
             log.exception("%s%r failed", name, args)
             self._library.fuse_reply_err(request, errno.EIO)
         return _REFUSED
@@ -245,7 +245,9 @@ class Table:
         def first_look(request: int, *args: Any) -> None:
             try:
                 look(*args)
-            except BaseException:
+            except GsfsError:
+                pass  # of an inode that is gone: the answer says so
+            except BaseException:  # the request must be answered whatever happened here
                 log.exception("before %s%r", name, args)
             answer(request, *args)
 

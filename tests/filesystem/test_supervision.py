@@ -55,7 +55,7 @@ def test_an_upload_that_fails_in_an_unforeseen_way_is_tried_again(
         calls += 1
         if calls == 1:
             raise ArithmeticError("nobody foresaw this")
-        return await real(*arguments)  # type: ignore[arg-type]
+        return await real(*arguments)  # type: ignore[arg-type]  # passed on as they came
 
     monkeypatch.setattr(volume.uploads, "_put", once_broken)
     monkeypatch.setattr("gsfs.transfer.uploads.RETRY_FIRST_S", 0.01)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gsfs import libfuse
+from gsfs.errors import Stale
 from tests.mount.conftest import MakeMount
 
 NOT_FOUND = "from gsfs import libfuse\nlibfuse.find_table = lambda mountpoint: None\n"
@@ -112,6 +114,23 @@ def test_closing_is_a_request_only_where_close_promises_something(make_mount: Ma
     file.write_bytes(b"y")
     (mount.bucket / "g").write_bytes(b"z")
     assert asked.read_text().split().count("flush") == 2
+
+
+def test_a_look_at_an_inode_that_is_gone_leaves_the_answer_to_the_handler(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def gone(*_args: object) -> None:
+        raise Stale("inode 7: does not exist")
+
+    answered: list[tuple[int, ...]] = []
+    table = libfuse.Table.__new__(libfuse.Table)
+    table._present = lambda _slot: lambda *args: answered.append(args)  # type: ignore[method-assign]  # no pyfuse3 here
+    replaced: list[Callable[..., None]] = []
+    table._replace = lambda _slot, handler: replaced.append(handler)  # type: ignore[method-assign]  # likewise
+    table.precede(libfuse.Slot.OPEN, gone)
+    replaced[0](1, 7, 0)
+    assert answered == [(1, 7, 0)]
+    assert caplog.records == []
 
 
 def test_where_a_symbolic_link_leads_is_asked_once(make_mount: MakeMount, asked: Path) -> None:

@@ -141,7 +141,7 @@ def test_find_and_du_see_what_they_see_on_a_local_disk(mount: Mount, tree: Path)
     there = mount.bucket / "tree"
 
     def seen(*question: str) -> tuple[list[str], list[str]]:
-        return tuple(sorted(run("find", ".", *question, cwd=root).split("\0")) for root in (tree, there))  # type: ignore[return-value]
+        return tuple(sorted(run("find", ".", *question, cwd=root).split("\0")) for root in (tree, there))  # type: ignore[return-value]  # two trees
 
     for question in (
         ["-print0"],

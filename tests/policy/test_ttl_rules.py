@@ -448,7 +448,7 @@ class Untouched(dict[int, Slot]):
     def __iter__(self) -> Iterator[int]:
         raise AssertionError("walked over every slot")
 
-    keys = values = items = __iter__  # type: ignore[assignment]
+    keys = values = items = __iter__  # type: ignore[assignment]  # any way round the slots is refused
 
 
 def test_a_slot_that_passes_costs_nothing_for_what_does_not_end_in_it() -> None:

@@ -281,7 +281,7 @@ def test_pinned_files_that_grow_past_their_share_of_the_cache_do_not_end_writing
 
 def test_nothing_is_walked_while_nothing_changes(regional: Regional, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = regional.volume
-    volume.keeper.run = trio.sleep_forever  # type: ignore[method-assign]
+    volume.keeper.run = trio.sleep_forever  # type: ignore[method-assign]  # no walk comes to help
 
     async def work() -> None:
         top = directory(regional, regional.ino, b"top")
